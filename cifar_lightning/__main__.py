@@ -1,0 +1,106 @@
+"""`python -m cifar_lightning`: checks what was typed, then hands it to Hydra, which runs the job or the sweep.
+
+Nothing here imports torch, so that help, configs and mistakes cost tenths of a second.
+"""
+
+import os
+import sys
+from argparse import Namespace
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra._internal.utils import get_args_parser
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
+from omegaconf import DictConfig
+
+from cifar_lightning.config import conf_dir, parse_overrides, register_resolvers
+from cifar_lightning.console import log_traceback
+from cifar_lightning.errors import UserError
+from cifar_lightning.runs import checkpoint_to_resume, folder_of
+from cifar_lightning.validation import compose_checked
+
+failures: list[str] = []  # why jobs of this process failed, a line each
+
+
+def main() -> None:
+    """The console command; where something is wrong it ends with `error: …` on standard error and exit code 1."""
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises instead of printing a traceback of its own
+    register_resolvers()
+    try:
+        sys.argv[1:] = checked_arguments(sys.argv[1:])
+        hydra.main(config_path=str(conf_dir()), config_name="config", version_base="1.3")(job)()
+    except (UserError, HydraException) as error:
+        fail(str(error))
+    except OSError as error:
+        fail(f"{error.filename or 'input/output'}: {error.strerror or error}")
+    if failures:
+        fail("\n       ".join(failures))
+
+
+def fail(message: str) -> None:
+    print(f"error: {message}", file=sys.stderr)
+    sys.exit(1)
+
+
+def checked_arguments(arguments: Sequence[str]) -> list[str]:
+    """The arguments, checked; to resume a run, its folder is added, so that the run goes on where it was.
+
+    Raises UserError.
+    """
+    args = get_args_parser().parse_args(arguments)
+    if args.help or args.hydra_help or args.shell_completion or args.info or args.experimental_rerun:
+        return list(arguments)
+    added = [f"hydra.searchpath=[file://{Path(args.config_dir).resolve()}]"] if args.config_dir else []
+    if args.multirun:
+        for overrides in one_job_for_each_choice(args):
+            compose_checked([*overrides, *added])
+        return list(arguments)
+    config = compose_checked([*args.overrides, *added])
+    if config.ckpt_path is None:
+        return list(arguments)
+    checkpoint = checkpoint_to_resume(config)
+    typed = [*arguments, f"ckpt_path='{checkpoint}'"]
+    folder = folder_of(checkpoint)
+    if folder and config.train and not any(o.startswith("hydra.run.dir=") for o in args.overrides):
+        typed.append(f"hydra.run.dir='{folder}'")
+    return typed
+
+
+def one_job_for_each_choice(args: Namespace) -> Iterator[list[str]]:
+    """Overrides of as many jobs as the longest list in a sweep has values: each value is checked at least once."""
+    columns = []
+    for override in parse_overrides(args.overrides):
+        if override.is_discrete_sweep() and not override.is_hydra_override():
+            try:
+                values = list(override.sweep_string_iterator())
+            except HydraException:  # glob(…) is expanded by Hydra itself
+                continue
+            columns.append([f"{override.get_key_element()}={value}" for value in values])
+        else:
+            columns.append([override.input_line])
+    for i in range(max((len(column) for column in columns), default=1)):
+        yield [column[i % len(column)] for column in columns]
+
+
+def job(config: DictConfig) -> Any:
+    """One run, called by Hydra with the composed config, in this run's folder.
+
+    Returns `optimized_metric`. A failure is kept for the end of the command: Hydra would print it in its own way, and
+    the other jobs of a sweep go on.
+    """
+    try:
+        from cifar_lightning.train import run  # imports torch: 2 seconds that help and mistakes need not wait for
+
+        return run(config, list(HydraConfig.get().overrides.task)).get(config.optimized_metric)
+    except Exception as error:
+        log_file = log_traceback(error)
+        reason = (str(error).strip() or "no message").splitlines()[0]
+        known = isinstance(error, UserError)
+        failures.append(str(error) if known else f"{type(error).__name__}: {reason} (traceback: {log_file})")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,37 @@
+"""Messages on the terminal: beside Rich's progress bar where there is one, plain lines where output is piped."""
+
+import logging
+import sys
+
+
+def console_handler() -> logging.Handler:
+    """Rich's handler on a terminal, else plain lines on standard output."""
+    if not sys.stdout.isatty():
+        return logging.StreamHandler(sys.stdout)
+    from rich import get_console
+    from rich.logging import RichHandler
+
+    # The progress bar uses the same console; otherwise messages would be glued to it.
+    return RichHandler(console=get_console(), show_time=False, show_level=False, show_path=False, markup=False)
+
+
+def log_traceback(error: Exception) -> str | None:
+    """Write the traceback to the run's log file, not to the terminal; returns the file's path, if there is one."""
+    record = logging.LogRecord(
+        __name__, logging.ERROR, __file__, 0, "%s", (str(error),), (type(error), error, error.__traceback__)
+    )
+    for handler in logging.getLogger().handlers:
+        if isinstance(handler, logging.FileHandler):
+            handler.handle(record)
+            return handler.baseFilename
+    return None
+
+
+def adopt_lightning_loggers() -> None:
+    """Let Lightning's messages reach the run's log file: its own handlers go, ours take over."""
+    for name in ("lightning.pytorch", "lightning.fabric", "lightning"):
+        logger = logging.getLogger(name)
+        logger.handlers.clear()
+        logger.propagate = True
+    # Which devices it found and what else one could install; what was chosen is logged by us.
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)

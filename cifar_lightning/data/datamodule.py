@@ -1,0 +1,175 @@
+"""CIFAR-10 (or the embedded digits) as a LightningDataModule: archive -> arrays -> split -> batches."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import numpy as np
+import torch
+
+from cifar_lightning.data.device_loader import DeviceLoader, EvaluationLoader
+from cifar_lightning.data.digits import load_digits
+from cifar_lightning.data.loader import Batch, Split, TrainingLoader, check_batch_size
+from cifar_lightning.data.normalize import normalization
+from cifar_lightning.data.sources import Arrays, LabeledImages, load_cifar10
+from cifar_lightning.data.split import stratified_split
+from cifar_lightning.data.worker_loader import WorkerLoader
+from cifar_lightning.errors import UserError
+
+
+class CIFAR10DataModule(L.LightningDataModule):
+    """Batches of (images uint8 [B, 3, 32, 32], labels int64 [B]); normalisation is left to the network's side.
+
+    After `setup`: `train`, `val`, `test` (`Split`s of uint8 tensors), `train_indices` and `val_indices` (into the
+    official training set), `class_names`, `mean`, `std`, `checksum`. Without a Trainer: one process, CPU, epoch 0.
+    """
+
+    def __init__(
+        self,
+        *,
+        name: str = "cifar10",
+        source: str = "pickle",
+        root: str | Path = "data",
+        verify: bool = True,
+        val_size: int | float = 10_000,
+        split_seed: int = 42,
+        batch_size: int = 128,
+        eval_batch_size: int = 500,
+        drop_last: bool = False,
+        normalize: str = "channel",
+        num_workers: int | None = None,
+        pin_memory: bool = True,
+        persistent_workers: bool = True,
+        pipeline: str = "device",
+        transforms: Sequence[Any] | Mapping[str, Any] = (),
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        _choice("name", name, ("cifar10", "digits"))
+        _choice("source", source, ("pickle", "torchvision"))
+        _choice("pipeline", pipeline, ("device", "worker"), group="augmentation")
+        if eval_batch_size < 1:
+            raise UserError(f"data.eval_batch_size={eval_batch_size} must be at least 1.")
+        if num_workers is not None and num_workers < 0:
+            raise UserError(f"data.num_workers={num_workers} must be 0 (in the main process) or more.")
+        normalization(normalize)  # refuses an unknown name before anything is read
+        self.name, self.source, self.root, self.verify = name, source, Path(root), verify
+        self.val_size, self.split_seed, self.normalize = val_size, split_seed, normalize
+        self.batch_size, self.eval_batch_size, self.drop_last = batch_size, eval_batch_size, drop_last
+        self.pipeline, self.seed = pipeline, seed
+        self.transforms = list(transforms.values() if isinstance(transforms, Mapping) else transforms)
+        self.workers = {
+            "num_workers": num_workers,
+            "pin_memory": pin_memory,
+            "persistent_workers": persistent_workers,
+        }
+        self._arrays: Arrays | None = None
+        self._train_loader: TrainingLoader | None = None
+
+    def prepare_data(self) -> None:
+        if not hasattr(self, "train"):
+            self._load()
+
+    def setup(self, stage: str | None = None) -> None:
+        if hasattr(self, "train"):
+            return
+        arrays = self._load()
+        self.train_indices, self.val_indices = stratified_split(arrays.train.labels, self.val_size, self.split_seed)
+        check_batch_size(self.batch_size, len(self.train_indices), self._world_size)
+        self.val = _split(arrays.train, self.val_indices)
+        self.test = _split(arrays.test)
+        self.train = _split(arrays.train, self.train_indices if len(self.val) else None)
+        self.class_names, self.checksum = arrays.class_names, arrays.checksum
+        measured_on = None if self.name == "cifar10" else self.train.images
+        self.mean, self.std = normalization(self.normalize, measured_on)
+        self._arrays = None
+
+    @property
+    def has_validation(self) -> bool:
+        return len(self.val) > 0
+
+    def train_dataloader(self) -> TrainingLoader:
+        self._train_loader = self._training_loader(
+            device=self._device,
+            num_workers=self.workers["num_workers"],
+            current_epoch=lambda: self.trainer.current_epoch if self.trainer else 0,
+            # Lightning's promise for overfit_batches: the same images in every epoch.
+            shuffle=not (self.trainer and self.trainer.overfit_batches),
+            rank=self._rank,
+            world_size=self._world_size,
+        )
+        return self._train_loader
+
+    def val_dataloader(self) -> EvaluationLoader | list[Any]:
+        return self._evaluation_loader(self.val) if len(self.val) else []
+
+    def test_dataloader(self) -> EvaluationLoader:
+        return self._evaluation_loader(self.test)
+
+    def teardown(self, stage: str | None = None) -> None:
+        if isinstance(self._train_loader, WorkerLoader):
+            self._train_loader.close()
+
+    def augmented_examples(self, n: int) -> Batch:
+        """The first `n` images, uint8 [n, 3, 32, 32], and labels that training sees; nothing is disturbed by it."""
+        self.setup()
+        loader = self._training_loader(device=torch.device("cpu"), num_workers=0)
+        images, labels, count = [], [], 0
+        for some_images, some_labels in loader:
+            images.append(some_images)
+            labels.append(some_labels)
+            count += len(some_labels)
+            if count >= n:
+                break
+        first = torch.cat(images)[:n]
+        if first.is_floating_point():
+            first = (first * 255).round().clamp(0, 255).to(torch.uint8)
+        return first, torch.cat(labels)[:n]
+
+    def _load(self) -> Arrays:
+        if self._arrays is None:
+            is_digits = self.name == "digits"
+            self._arrays = load_digits() if is_digits else load_cifar10(self.root, self.source, self.verify)
+        return self._arrays
+
+    def _training_loader(self, *, device: torch.device, num_workers: int | None, **keys: Any) -> TrainingLoader:
+        keys |= {"batch_size": self.batch_size, "drop_last": self.drop_last, "seed": self.seed}
+        if self.pipeline == "device":
+            return DeviceLoader(
+                self.train, transforms=self.transforms, num_classes=len(self.class_names), device=device, **keys
+            )
+        pinned = self.workers["pin_memory"] and device.type == "cuda"
+        workers = self.workers | {"num_workers": num_workers, "pin_memory": pinned}
+        return WorkerLoader(self.train, transforms=self.transforms, **workers, **keys)
+
+    def _evaluation_loader(self, split: Split) -> EvaluationLoader:
+        return EvaluationLoader(
+            split,
+            batch_size=self.eval_batch_size,
+            device=self._device,
+            rank=self._rank,
+            world_size=self._world_size,
+        )
+
+    @property
+    def _device(self) -> torch.device:
+        return self.trainer.strategy.root_device if self.trainer else torch.device("cpu")
+
+    @property
+    def _rank(self) -> int:
+        return self.trainer.global_rank if self.trainer else 0
+
+    @property
+    def _world_size(self) -> int:
+        return self.trainer.world_size if self.trainer else 1
+
+
+def _split(data: LabeledImages, indices: np.ndarray | None = None) -> Split:
+    images, labels = (data.images, data.labels) if indices is None else (data.images[indices], data.labels[indices])
+    return Split(torch.from_numpy(images), torch.from_numpy(labels))
+
+
+def _choice(key: str, value: str, choices: tuple[str, ...], group: str = "data") -> None:
+    if value not in choices:
+        raise UserError(f"{group}.{key}={value} is none of the choices: {', '.join(choices)}.")

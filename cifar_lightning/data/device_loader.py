@@ -1,0 +1,120 @@
+"""Batches cut on the training device from one uint8 tensor, augmented for each image on its own, many at once."""
+
+from collections.abc import Iterator, Sequence
+from itertools import accumulate, pairwise
+from typing import Any, Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from cifar_lightning.data.loader import Batch, Split, TrainingLoader, epoch_generator
+
+Parameters = Tensor | tuple[Tensor, ...]
+
+# Images augmented at once. Small batches would spend their time on dispatch (20 operations of 5 µs each), while on
+# a CPU larger chunks than this leave the cache.
+CHUNK = 2_000
+
+
+class Augmentation(Protocol):
+    """Per-image randomness as values: `draw` makes them, `apply` is a function of images and them.
+
+    One that mixes the images of a batch also has `apply_labels(targets float [B, K], parameters) -> targets`.
+    """
+
+    def draw(self, n: int, generator: torch.Generator) -> Parameters: ...
+
+    def apply(self, images: Tensor, parameters: Any) -> Tensor: ...
+
+
+class DeviceLoader(TrainingLoader):
+    """Training batches (images uint8 [B, 3, 32, 32], labels int64 [B]) on `device`.
+
+    All draws of an epoch are made on the CPU for all images, in the order of `transforms`, then sliced. From the
+    first mixing transform on, batches are handled one by one and labels are float [B, num_classes].
+    """
+
+    def __init__(
+        self,
+        split: Split,
+        *,
+        transforms: Sequence[Augmentation] = (),
+        num_classes: int = 10,
+        device: torch.device | str = "cpu",
+        **keys: Any,
+    ) -> None:
+        self.device = torch.device(device)
+        super().__init__(split.to(self.device), **keys)
+        self.transforms = list(transforms)
+        self.num_classes = num_classes
+
+    def batches(self, epoch: int, first: int) -> Iterator[Batch]:
+        order, draws = self._plan(epoch)
+        ends = [0, *accumulate(end - begin for begin, end in map(self.bounds, range(len(self))))]
+        mixing = next((i for i, t in enumerate(self.transforms) if hasattr(t, "apply_labels")), len(self.transforms))
+        per_chunk = max(1, -(-CHUNK // self.batch_size))
+        # Chunks begin at multiples of their size after a resume too: rounding may depend on the shape of a chunk.
+        for start in range(first - first % per_chunk, len(self), per_chunk):
+            chunk = ends[start : start + per_chunk + 1]
+            chosen = order[chunk[0] : chunk[-1]]
+            images, labels = self.split.images[chosen], self.split.labels[chosen]
+            for transform, drawn in zip(self.transforms[:mixing], draws[:mixing], strict=True):
+                images = transform.apply(images, _rows(drawn, slice(chunk[0], chunk[-1])))
+            for begin, end in list(pairwise(chunk))[max(0, first - start) :]:
+                here = slice(begin - chunk[0], end - chunk[0])
+                batch = images[here], labels[here]
+                yield self._mix(batch, mixing, draws, slice(begin, end)) if mixing < len(self.transforms) else batch
+
+    def _plan(self, epoch: int) -> tuple[Tensor, list[Parameters]]:
+        """Image indices and every transform's draws for this process's positions of the epoch."""
+        generator = epoch_generator(self.seed, epoch)
+        order = self.order(generator)
+        draws = [transform.draw(len(order), generator) for transform in self.transforms]
+        mine = torch.cat([torch.arange(*self.bounds(batch)) for batch in range(len(self))])
+        return order[mine].to(self.device), [_to(_rows(drawn, mine), self.device) for drawn in draws]
+
+    def _mix(self, batch: Batch, mixing: int, draws: list[Parameters], rows: slice) -> Batch:
+        images, targets = batch[0], F.one_hot(batch[1], self.num_classes).float()
+        for transform, drawn in zip(self.transforms[mixing:], draws[mixing:], strict=True):
+            parameters = _rows(drawn, rows)
+            images = transform.apply(images, parameters)
+            if hasattr(transform, "apply_labels"):
+                targets = transform.apply_labels(targets, parameters)
+        return images, targets
+
+
+class EvaluationLoader:
+    """Each image once over all processes, in order: process r has the r-th stretch, cut into even batches.
+
+    Every process has the same number of batches, none larger than `batch_size`, and nothing is padded.
+    """
+
+    def __init__(
+        self,
+        split: Split,
+        *,
+        batch_size: int,
+        device: torch.device | str = "cpu",
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        largest_share = -(-len(split) // world_size)
+        self._length = -(-largest_share // batch_size)
+        mine = Split(split.images.tensor_split(world_size)[rank], split.labels.tensor_split(world_size)[rank])
+        self.split = mine.to(torch.device(device))
+
+    def __len__(self) -> int:
+        return self._length
+
+    def __iter__(self) -> Iterator[Batch]:
+        pieces = (part.tensor_split(self._length) for part in (self.split.images, self.split.labels))
+        return zip(*pieces, strict=True)
+
+
+def _rows(parameters: Parameters, rows: slice | Tensor) -> Parameters:
+    return tuple(p[rows] for p in parameters) if isinstance(parameters, tuple) else parameters[rows]
+
+
+def _to(parameters: Parameters, device: torch.device) -> Parameters:
+    return tuple(p.to(device) for p in parameters) if isinstance(parameters, tuple) else parameters.to(device)

@@ -1,0 +1,136 @@
+"""What both ways to training batches share: the order of an epoch, the slice of each process, the place to resume."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cifar_lightning.errors import UserError
+
+Batch = tuple[Tensor, Tensor]
+
+
+@dataclass(frozen=True)
+class Split:
+    """Images uint8 [N, 3, 32, 32] and labels int64 [N] of one part (training, validation or test)."""
+
+    images: Tensor
+    labels: Tensor
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def to(self, device: torch.device) -> "Split":
+        return Split(self.images.to(device), self.labels.to(device))
+
+
+def epoch_generator(seed: int, epoch: int) -> torch.Generator:
+    """A CPU generator that depends on nothing but (seed, epoch): any epoch can be repeated without those before it."""
+    state = np.random.SeedSequence([seed, epoch]).generate_state(1, np.uint64)
+    return torch.Generator().manual_seed(int(state[0]))
+
+
+def check_batch_size(batch_size: int, n: int, world_size: int = 1) -> None:
+    if not isinstance(batch_size, int) or batch_size < 1:
+        raise UserError(f"data.batch_size={batch_size!r} must be a whole number of at least 1.")
+    if batch_size * world_size > n:
+        each = f" on each of {world_size} processes" if world_size > 1 else ""
+        raise UserError(
+            f"data.batch_size={batch_size}{each} is more than the training part has: {n:,} images. "
+            f"Choose at most {n // world_size:,}."
+        )
+
+
+class TrainingLoader(ABC):
+    """Batches of the current epoch, resumable in mid-epoch (Lightning saves and restores `state_dict`).
+
+    A global batch is `batch_size * world_size` consecutive positions of the epoch's order; each process takes its
+    slice of it. So order and draws depend neither on the batch size nor on the number of processes. The last global
+    batch may be smaller, then it is dealt out evenly; fewer images than processes join the batch before.
+    """
+
+    def __init__(
+        self,
+        split: Split,
+        *,
+        batch_size: int,
+        seed: int = 0,
+        current_epoch: Callable[[], int] = lambda: 0,
+        shuffle: bool = True,
+        drop_last: bool = False,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        check_batch_size(batch_size, len(split), world_size)
+        self.split = split
+        self.batch_size = batch_size
+        self.seed = seed
+        self.current_epoch = current_epoch
+        self.shuffle = shuffle
+        self.drop_last = drop_last
+        self.rank = rank
+        self.world_size = world_size
+        self._epoch = 0
+        self._position = 0
+        self._restored: dict[str, Any] | None = None
+
+    @abstractmethod
+    def batches(self, epoch: int, first: int) -> Iterator[Batch]:
+        """The batches `first`, `first + 1`, … of an epoch."""
+
+    def __len__(self) -> int:
+        full, rest = divmod(len(self.split), self._global_batch)
+        return full if self.drop_last or rest < self.world_size else full + 1
+
+    def __iter__(self) -> Iterator[Batch]:
+        # A generator: the epoch is asked for at the first batch. Lightning makes the iterator of a resumed run before
+        # it has put its epoch counter right (FitLoop.setup_data comes before FitLoop.reset).
+        self._epoch = self.current_epoch()
+        self._position = self._first_batch()
+        for batch in self.batches(self._epoch, self._position):
+            self._position += 1
+            yield batch
+
+    def state_dict(self) -> dict[str, Any]:
+        """The epoch and the number of its batches that were handed out, plain numbers."""
+        if self._restored is not None:
+            return self._restored
+        return {"epoch": self._epoch, "position": self._position, "global_batch_size": self._global_batch}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._restored = dict(state_dict)
+
+    def order(self, generator: torch.Generator) -> Tensor:
+        """Image indices by position in the epoch, int64 [N]."""
+        n = len(self.split)
+        return torch.randperm(n, generator=generator) if self.shuffle else torch.arange(n)
+
+    def bounds(self, batch: int) -> tuple[int, int]:
+        """Where this process's slice of a global batch begins and ends among the epoch's positions."""
+        begin = batch * self._global_batch
+        is_rest = batch == len(self) - 1 and not self.drop_last
+        end = len(self.split) if is_rest else begin + self._global_batch
+        share, extra = divmod(end - begin, self.world_size)
+        first = begin + self.rank * share + min(self.rank, extra)
+        return first, first + share + (self.rank < extra)
+
+    @property
+    def _global_batch(self) -> int:
+        return self.batch_size * self.world_size
+
+    def _first_batch(self) -> int:
+        state, self._restored = self._restored, None
+        # A checkpoint from the end of an epoch (a shortened one too) must not make the next one short or empty.
+        if state is None or state["epoch"] != self._epoch or state["position"] >= len(self):
+            return 0
+        if state["position"] > 0 and state["global_batch_size"] != self._global_batch:
+            raise UserError(
+                f"the checkpoint was written in mid-epoch with {state['global_batch_size']} images a step over all "
+                f"processes, now it would be {self._global_batch}. Resume with the same data.batch_size and number "
+                "of processes, or from a checkpoint of an epoch's end."
+            )
+        return state["position"]

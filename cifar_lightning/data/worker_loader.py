@@ -1,0 +1,98 @@
+"""Batches made image by image in `DataLoader` workers, by any `torchvision.transforms.v2`."""
+
+import os
+import random
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+from torchvision.transforms.v2.functional import pil_to_tensor
+
+from cifar_lightning.data.loader import Batch, Split, TrainingLoader, epoch_generator
+
+Transform = Callable[[Any], Any]
+
+
+class WorkerLoader(TrainingLoader):
+    """Training batches whose images went through `transforms` one by one, on the CPU.
+
+    The order is the device pipeline's. The randomness of an image is seeded by (seed, epoch, index): it depends
+    neither on the number of workers nor on the images before it, and the global generators of torch, NumPy and
+    Python are left in the main process as they were.
+    """
+
+    def __init__(
+        self,
+        split: Split,
+        *,
+        transforms: Sequence[Transform] = (),
+        num_workers: int | None = None,
+        pin_memory: bool = False,
+        persistent_workers: bool = True,
+        **keys: Any,
+    ) -> None:
+        super().__init__(split, **keys)
+        workers = min(_cpu_count(), 8) if num_workers is None else num_workers
+        self._batches: list[list[tuple[int, int]]] = []
+        self._loader: DataLoader[Batch] = DataLoader(
+            _TransformedImages(split, transforms),
+            batch_sampler=self._batches,
+            num_workers=workers,
+            pin_memory=pin_memory,
+            persistent_workers=persistent_workers and workers > 0,
+            generator=torch.Generator(),  # else each epoch would draw a seed from the global one
+        )
+
+    def batches(self, epoch: int, first: int) -> Iterator[Batch]:
+        generator = epoch_generator(self.seed, epoch)
+        order = self.order(generator)
+        seeds = torch.randint(2**32, (len(order),), generator=generator)  # one an image, by its index
+        examples = list(zip(order.tolist(), seeds[order].tolist(), strict=True))
+        self._batches[:] = [examples[slice(*self.bounds(batch))] for batch in range(first, len(self))]
+        for images, labels in self._loader:
+            yield images, labels
+
+    def close(self) -> None:
+        """End the workers; the next epoch would start them again."""
+        self._loader._iterator = None
+
+
+class _TransformedImages(Dataset[tuple[Tensor, int]]):
+    """Asked for by (index, seed), so that workers need no state of their own."""
+
+    def __init__(self, split: Split, transforms: Sequence[Transform]) -> None:
+        self.split = split
+        self.transforms = transforms
+
+    def __getitem__(self, example: tuple[int, int]) -> tuple[Tensor, int]:
+        index, seed = example
+        image = self.split.images[index]
+        with _seeded(seed):
+            for transform in self.transforms:
+                image = transform(image)
+        # A plain tensor, whether the last transform gave a tensor, a torchvision Image or a PIL one.
+        image = image.as_subclass(Tensor) if isinstance(image, Tensor) else pil_to_tensor(image)
+        return image, int(self.split.labels[index])
+
+
+@contextmanager
+def _seeded(seed: int) -> Iterator[None]:
+    """Global generators at `seed` inside, and as they were outside (with 0 workers, that is the main process)."""
+    states = torch.get_rng_state(), np.random.get_state(), random.getstate()
+    torch.default_generator.manual_seed(seed)
+    np.random.seed(seed)
+    random.seed(seed)
+    try:
+        yield
+    finally:
+        torch.set_rng_state(states[0])
+        np.random.set_state(states[1])
+        random.setstate(states[2])
+
+
+def _cpu_count() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

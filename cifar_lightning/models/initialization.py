@@ -1,0 +1,53 @@
+"""Initialisation of weights by name.
+
+Xavier: Glorot and Bengio 2010. Kaiming: He et al. 2015 (arXiv 1502.01852), fan-in and the gain of ReLU. LeCun: fan-in
+and gain 1, what SELU wants (Klambauer et al. 2017). Orthogonal: Saxe et al. 2014. All but `default` and `tutorial` set
+biases to 0 and leave norms at weight 1, bias 0.
+"""
+
+import difflib
+from collections.abc import Callable
+from functools import partial
+
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from cifar_lightning.errors import UserError
+
+_WEIGHTS: dict[str, Callable[[Tensor], Tensor]] = {
+    "xavier_uniform": nn.init.xavier_uniform_,
+    "xavier_normal": nn.init.xavier_normal_,
+    "kaiming_uniform": partial(nn.init.kaiming_uniform_, nonlinearity="relu"),
+    "kaiming_normal": partial(nn.init.kaiming_normal_, nonlinearity="relu"),
+    "lecun_normal": partial(nn.init.kaiming_normal_, nonlinearity="linear"),
+    "orthogonal": nn.init.orthogonal_,
+}
+INITS = ("default", *_WEIGHTS, "tutorial")
+
+
+def initialize(network: nn.Module, init: str) -> None:
+    """Initialise all convolutions and linear layers of `network`; `default` keeps what torch gave them."""
+    if init not in INITS:
+        near = difflib.get_close_matches(init, INITS, n=1)
+        hint = f" Did you mean {near[0]}?" if near else ""
+        raise UserError(f"model.init={init} is not an initialisation.{hint} Choices: {', '.join(INITS)}.")
+    if init == "default":
+        return
+    for module in network.modules():
+        if init == "tutorial":
+            _as_the_tutorial_did(module)
+        elif isinstance(module, nn.Conv2d | nn.Linear):
+            _WEIGHTS[init](module.weight)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+
+
+def _as_the_tutorial_did(module: nn.Module) -> None:
+    """Xavier-uniform weights with N(0, 1) biases; norm weights N(1, 0.02) with biases 0."""
+    if isinstance(module, nn.Conv2d | nn.Linear):
+        nn.init.xavier_uniform_(module.weight)
+        if module.bias is not None:
+            nn.init.normal_(module.bias)
+    elif isinstance(module, _BatchNorm):
+        nn.init.normal_(module.weight, 1.0, 0.02)
+        nn.init.zeros_(module.bias)

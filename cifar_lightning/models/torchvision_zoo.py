@@ -1,0 +1,137 @@
+"""Any classifier of torchvision, adapted to CIFAR-10.
+
+The networks, their papers and their results on ImageNet: pytorch.org/vision/stable/models.html. A tutorial published
+70.31 % on CIFAR-10 for `resnet18` with its ImageNet stem after 3 epochs.
+"""
+
+from typing import Any
+
+import torchvision.models
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from cifar_lightning.errors import UserError
+from cifar_lightning.models.torchvision_families import FAMILIES, Family, family_of
+from cifar_lightning.models.torchvision_weights import load_pretrained
+
+IMAGE_SIZE = 32
+
+
+class TorchvisionClassifier(nn.Module):
+    """The network `name` with `num_classes` outputs, on images enlarged to `image_size` if that is given.
+
+    `stem="cifar"` makes the first convolution 3x3 with stride 1 and drops the pooling after it. `pretrained` loads
+    torchvision's ImageNet weights but for the head, and for a first convolution of another shape. `freeze` leaves
+    only the head ("all_but_head"), or the last stage too ("all_but_last_stage"), and what pretraining can't give to
+    be trained; batch norms that are frozen keep their statistics. `dropout` replaces the network's own probabilities.
+
+    Shapes: images [N, 3, 32, 32]; logits [N, num_classes].
+    """
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        stem: str = "imagenet",
+        image_size: int | None = None,
+        pretrained: bool = False,
+        freeze: str = "none",
+        dropout: float | None = None,
+        num_classes: int = 10,
+    ) -> None:
+        super().__init__()
+        _check("stem", stem, ("imagenet", "cifar"))
+        _check("freeze", freeze, ("none", "all_but_head", "all_but_last_stage"))
+        family = family_of(name)
+        size = image_size or IMAGE_SIZE
+        family.check_size(name, size)
+        self.image_size = image_size
+        self.aux_weight = family.aux_weight
+        # init_weights: torchvision's own initialisation, of which it otherwise warns that it may change.
+        aux = {"aux_logits": size >= family.aux_min_size, "init_weights": True} if family.aux_weight else {}
+        self.network = torchvision.models.get_model(name, num_classes=num_classes, **aux)
+        auxiliary = [module for child, module in self.network.named_children() if "aux" in child.lower()]
+        untrained = [_last_layer(module) for module in (self.network, *auxiliary)]
+        if stem == "cifar":
+            untrained += _use_small_stem(self.network, name, family)
+        if dropout is not None:
+            _set_dropout(self.network, name, dropout)
+        if pretrained:
+            load_pretrained(self.network, name, family, untrained)
+        if freeze != "none":
+            trained = untrained + (_last_stage(self.network, family) if freeze == "all_but_last_stage" else [])
+            self.requires_grad_(False)
+            for module in trained:
+                module.requires_grad_(True)
+
+    def train(self, mode: bool = True) -> "TorchvisionClassifier":
+        super().train(mode)
+        for module in self.modules():
+            if isinstance(module, _BatchNorm) and not any(p.requires_grad for p in module.parameters()):
+                module.eval()
+        return self
+
+    def compile(self, *args: Any, **kwargs: Any) -> None:
+        # Not this module's __call__, which training goes around by way of weighted_heads.
+        self.network.compile(*args, **kwargs)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.weighted_heads(images)[0][1]
+
+    def weighted_heads(self, images: Tensor) -> list[tuple[float, Tensor]]:
+        """Logits of each head with its weight in the training loss; the main head is first, and alone in eval mode."""
+        if self.image_size:
+            images = F.interpolate(images, size=self.image_size, mode="bilinear")
+        out = self.network(images)
+        if isinstance(out, Tensor):
+            return [(1.0, out)]
+        main, *auxiliary = out
+        return [(1.0, main), *((self.aux_weight, logits) for logits in auxiliary if logits is not None)]
+
+
+def _check(key: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise UserError(f"model.{key}={value}: choose from {', '.join(choices)}")
+
+
+def _last_layer(module: nn.Module) -> nn.Module:
+    return [layer for layer in module.modules() if isinstance(layer, nn.Linear | nn.Conv2d)][-1]
+
+
+def _last_stage(network: nn.Module, family: Family) -> list[nn.Module]:
+    stage: list[nn.Module] = []
+    for path in family.last_stage:
+        parent, _, last = path.rpartition(".")
+        if last.endswith(":"):
+            stage += list(network.get_submodule(parent).children())[int(last[:-1]) :]
+        else:
+            stage.append(network.get_submodule(path))
+    return stage
+
+
+def _use_small_stem(network: nn.Module, name: str, family: Family) -> list[nn.Module]:
+    """Make the stem one for small images; returns the convolution if it is a new one."""
+    if not family.stem:
+        able = ", ".join(f.names[0] for f in FAMILIES if f.stem)
+        raise UserError(f"model.stem=cifar: {name} has no such stem; these and their kin do: {able}")
+    path, *pool = family.stem
+    if pool:
+        network.set_submodule(pool[0], nn.Identity())
+    conv = network.get_submodule(path)
+    assert isinstance(conv, nn.Conv2d)
+    if conv.kernel_size == (3, 3):
+        conv.stride, conv.padding = (1, 1), (1, 1)
+        return []
+    small = nn.Conv2d(conv.in_channels, conv.out_channels, 3, padding=1, bias=conv.bias is not None)
+    nn.init.kaiming_normal_(small.weight, mode="fan_out", nonlinearity="relu")
+    network.set_submodule(path, small)
+    return [small]
+
+
+def _set_dropout(network: nn.Module, name: str, p: float) -> None:
+    layers = [module for module in network.modules() if isinstance(module, nn.Dropout)]
+    if not layers:
+        raise UserError(f"model.dropout={p}: {name} has no dropout to set; leave it null")
+    for layer in layers:
+        layer.p = p

@@ -1,0 +1,79 @@
+"""Wide residual networks.
+
+S. Zagoruyko and N. Komodakis, "Wide residual networks", 2016 (arXiv 1605.07146), tables 4 and 6: WRN-28-10 has 36.5 M
+parameters and 4.00 % test error on CIFAR-10 (3.89 % with dropout 0.3), WRN-16-4 2.7 M and 5.02 %; 200 epochs, flips
+and crops.
+"""
+
+from collections.abc import Callable
+
+from torch import Tensor, nn
+
+from cifar_lightning.errors import UserError
+from cifar_lightning.models.initialization import initialize
+
+
+class WideResNet(nn.Module):
+    """A convolution to 16 channels, three groups of pre-activation blocks, average over the image, linear layer.
+
+    `depth` counts the convolutions on the longest path, 1x1 shortcuts included (28 = four blocks a group); the groups
+    have 16, 32 and 64 channels times `widen_factor`.
+
+    Shapes: images [N, 3, H, W]; logits [N, num_classes].
+    """
+
+    def __init__(
+        self,
+        *,
+        depth: int = 28,
+        widen_factor: int = 10,
+        dropout: float = 0.0,
+        activation: Callable[[], nn.Module] = nn.ReLU,
+        init: str = "default",
+        num_classes: int = 10,
+    ) -> None:
+        super().__init__()
+        blocks, rest = divmod(depth - 4, 6)
+        if rest or blocks < 1:
+            near = 6 * max(1, round((depth - 4) / 6)) + 4
+            raise UserError(f"model.depth={depth}: must be 6 n + 4 for n blocks a group, e.g. {near}")
+        layers: list[nn.Module] = [nn.Conv2d(3, 16, 3, padding=1, bias=False)]
+        width = 16
+        for group in range(3):
+            for block in range(blocks):
+                stride = 2 if group > 0 and block == 0 else 1
+                out = 16 * 2**group * widen_factor
+                layers.append(WideBlock(width, out, stride, dropout, activation))
+                width = out
+        self.features = nn.Sequential(*layers, nn.BatchNorm2d(width), activation())
+        self.head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(width, num_classes))
+        initialize(self, init)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.head(self.features(images))
+
+
+class WideBlock(nn.Module):
+    """Norm and activation before each of two 3x3 convolutions, dropout between them.
+
+    Where the shape changes, the shortcut is a 1x1 convolution of the activated input, as in the authors' code.
+    """
+
+    def __init__(
+        self, in_channels: int, out_channels: int, stride: int, dropout: float, activation: Callable[[], nn.Module]
+    ) -> None:
+        super().__init__()
+        self.preactivation = nn.Sequential(nn.BatchNorm2d(in_channels), activation())
+        self.residual = nn.Sequential(
+            nn.Conv2d(in_channels, out_channels, 3, stride, padding=1, bias=False),
+            nn.BatchNorm2d(out_channels),
+            activation(),
+            nn.Dropout(dropout),
+            nn.Conv2d(out_channels, out_channels, 3, padding=1, bias=False),
+        )
+        changes = stride != 1 or in_channels != out_channels
+        self.shortcut = nn.Conv2d(in_channels, out_channels, 1, stride, bias=False) if changes else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        activated = self.preactivation(x)
+        return self.residual(activated) + (x if self.shortcut is None else self.shortcut(activated))

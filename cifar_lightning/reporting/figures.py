@@ -1,0 +1,226 @@
+"""Figures made from arrays and plain numbers, in one style: light, and readable for the colour-blind.
+
+Every function returns a `Figure` that no global state knows (no pyplot); `save_figure` writes it.
+"""
+
+import os
+from collections.abc import Mapping, Sequence
+from math import ceil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib import style
+from matplotlib.axes import Axes
+from matplotlib.colors import PowerNorm
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+from numpy.typing import ArrayLike
+
+from cifar_lightning.reporting.files import atomic_path
+
+DPI = 130
+# Okabe and Ito's colours, which differ for every kind of colour vision.
+COLORS = {"train": "#0072B2", "val": "#D55E00", "test": "#009E73", "grey": "#666666"}
+NAMES = {"train": "training", "val": "validation"}
+STYLE = {
+    "figure.dpi": DPI,
+    "font.size": 9,
+    "axes.titlesize": 10,
+    "axes.titlelocation": "left",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.axisbelow": True,
+    "axes.edgecolor": "#888888",
+    "grid.color": "#e4e4e4",
+    "legend.frameon": False,
+    "lines.linewidth": 1.7,
+    "lines.markersize": 4,
+}
+# Beneath it matplotlib's defaults, so that nobody's own matplotlibrc changes a report.
+styled = style.context(["default", STYLE])
+
+
+def save_figure(figure: Figure, path: str | os.PathLike[str]) -> None:
+    """Write the figure as its suffix says (PNG, SVG, PDF), whole or not at all."""
+    kind = Path(path).suffix.lstrip(".") or "png"
+    options: dict[str, Any] = {"pil_kwargs": {"optimize": True}} if kind == "png" else {}
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, format=kind, dpi=DPI, **options)
+
+
+@styled
+def learning_curves(history: Sequence[Mapping[str, Any]], test: Mapping[str, Any] | None = None) -> Figure:
+    """Draw loss and accuracy against epochs, for training and validation.
+
+    history: rows with "epoch" and "{train,val}/{loss,acc}"; a null is a gap, and a curve of nulls only is left out.
+    Rows count epochs from 0, as Lightning does; the figure counts the epochs that are done, from 1.
+    test: if given, its "test/loss" and "test/acc" are drawn as level lines.
+    """
+    if not history:
+        return message("No epoch was completed, so there are no learning curves.")
+    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    losses, accuracies = figure.subplots(1, 2, gridspec_kw={"wspace": 0.04})
+    _curves(losses, history, "loss", test or {})
+    losses.set(title="Loss", xlabel="epoch", ylabel="cross-entropy")
+    _curves(accuracies, history, "acc", test or {})
+    accuracies.set(title="Accuracy", xlabel="epoch", ylabel="accuracy (%)")
+    return figure
+
+
+def _curves(axes: Axes, history: Sequence[Mapping[str, Any]], quantity: str, test: Mapping[str, Any]) -> None:
+    factor = 100 if quantity == "acc" else 1
+    epochs = [row["epoch"] + 1 for row in history]
+    for part, marker in (("train", "o"), ("val", "s")):
+        values = factor * np.array([row.get(f"{part}/{quantity}") for row in history], dtype=float)
+        if not np.isfinite(values).any():
+            continue
+        # The two parts differ in line, too, and a single epoch is a dot that can be seen.
+        line = "-" if part == "train" else "--"
+        shown = marker if len(epochs) <= 25 else ""
+        axes.plot(epochs, values, line, marker=shown, color=COLORS[part], label=_label(part, quantity, epochs, values))
+    level = test.get(f"test/{quantity}")
+    if level is not None:
+        label = f"test: {_written(factor * level, quantity)}"
+        axes.axhline(factor * level, color=COLORS["test"], linestyle=":", label=label)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1, steps=[1, 2, 5, 10]))
+    axes.grid(True)
+    axes.legend()
+
+
+def _label(part: str, quantity: str, epochs: Sequence[int], values: np.ndarray) -> str:
+    if part == "train":
+        return NAMES[part]
+    best = int(np.nanargmax(values) if quantity == "acc" else np.nanargmin(values))
+    return f"{NAMES[part]} (best: {_written(values[best], quantity)}, epoch {epochs[best]})"
+
+
+def _written(value: float, quantity: str) -> str:
+    return f"{value:.2f} %" if quantity == "acc" else f"{value:.3f}"
+
+
+@styled
+def confusion_matrix(counts: ArrayLike, class_names: Sequence[str], *, percent: bool = False) -> Figure:
+    """Draw the confusion matrix: rows are true classes, columns predictions.
+
+    Cells show counts, or per cent of the row; the colour is always the share of the row, so that classes of
+    different size can be compared. Its scale is stretched at the low end, where the errors are.
+    """
+    counts = np.asarray(counts)
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    n = len(class_names)
+    side = max(4.0, 1.6 + 0.5 * n)
+    figure = Figure(figsize=(side + 0.15, side), layout="constrained")
+    axes = figure.subplots()
+    axes.imshow(shares, cmap="Blues", norm=PowerNorm(0.5, vmin=0, vmax=1))
+    for row, column in np.ndindex(n, n):
+        text = f"{100 * shares[row, column]:.1f}" if percent else f"{counts[row, column]:,}"
+        dark = shares[row, column] > 0.4
+        faint = "#999999" if counts[row, column] == 0 else "black"
+        axes.text(column, row, text, ha="center", va="center", fontsize=8, color="white" if dark else faint)
+    if max(map(len, class_names)) > 4:
+        axes.set_xticks(range(n), class_names, rotation=40, ha="right", rotation_mode="anchor")
+    else:
+        axes.set_xticks(range(n), class_names)
+    axes.set_yticks(range(n), class_names)
+    axes.set(xlabel="predicted class", ylabel="true class")
+    axes.set_title(f"Confusion matrix ({'% of the true class' if percent else 'images'})")
+    # White lines between the cells.
+    axes.set_xticks(np.arange(n - 1) + 0.5, minor=True)
+    axes.set_yticks(np.arange(n - 1) + 0.5, minor=True)
+    axes.grid(which="minor", color="white", linewidth=1)
+    axes.tick_params(which="both", length=0)
+    axes.spines[:].set_visible(False)
+    return figure
+
+
+@styled
+def accuracy_per_class(accuracies: Mapping[str, float]) -> Figure:
+    """Draw one bar a class, in the given order, and the mean over classes. Accuracies are fractions."""
+    names = list(accuracies)
+    values = 100 * np.array(list(accuracies.values()), dtype=float)
+    figure = Figure(figsize=(6.5, 1.3 + 0.27 * len(names)), layout="constrained")
+    axes = figure.subplots()
+    axes.barh(names, np.nan_to_num(values), color=COLORS["train"], height=0.72)
+    # The numbers stand in a column of their own, where the line of the mean can't cross them.
+    for row, value in enumerate(values):
+        text = "no images" if np.isnan(value) else f"{value:.1f}"
+        axes.text(109, row, text, ha="right", va="center", fontsize=8)
+    if np.isfinite(values).any():
+        mean = float(np.nanmean(values))
+        axes.axvline(mean, color=COLORS["val"], linestyle="--", linewidth=1.3, label=f"mean: {mean:.1f} %")
+        axes.legend(loc="lower right", bbox_to_anchor=(1, 1), borderpad=0)
+    axes.invert_yaxis()
+    axes.set(xlim=(0, 110), xlabel="accuracy (%)", xticks=range(0, 101, 20))
+    axes.set_title("Accuracy per class")
+    axes.tick_params(axis="y", length=0)
+    axes.grid(True, axis="x")
+    return figure
+
+
+@styled
+def image_grid(
+    images: ArrayLike, captions: Sequence[str] = (), *, title: str = "", columns: int = 8, width: int = 96
+) -> Figure:
+    """Draw images side by side, each pixel as a square of whole screen pixels, each caption beneath its image.
+
+    images: uint8 [N, 3, H, W]; captions: none or N, of one or more lines; width: about how wide an image becomes.
+    """
+    images = np.asarray(images)
+    if len(images) == 0:
+        return message("There are no images to show.")
+    scale = max(1, round(width / images.shape[3]))
+    # [N, 3, H, W] to [N, H, W, 3], and every pixel to scale x scale pixels.
+    tiles = images.transpose(0, 2, 3, 1).repeat(scale, axis=1).repeat(scale, axis=2)
+    height, width = tiles.shape[1:3]
+    gap, line, top = 8, 16, 30 if title else 8
+    below = gap + line * max((caption.count("\n") + 1 for caption in captions), default=0)
+    columns = min(columns, len(tiles))
+    rows = ceil(len(tiles) / columns)
+    canvas = np.full((top + rows * (height + below), gap + columns * (width + gap), 3), 255, dtype=np.uint8)
+    # One drawing area as large as the figure, in which one unit is one pixel: fifty times faster than a subplot each.
+    figure = Figure(figsize=(canvas.shape[1] / DPI, canvas.shape[0] / DPI))
+    axes = figure.add_axes((0, 0, 1, 1))
+    axes.set_axis_off()
+    for i, tile in enumerate(tiles):
+        y, x = top + i // columns * (height + below), gap + i % columns * (width + gap)
+        canvas[y : y + height, x : x + width] = tile
+        for k, text in enumerate(captions[i].split("\n") if captions else ()):
+            axes.text(x + width / 2, y + height + 13 + k * line, text, ha="center", fontsize=7)
+    axes.text(gap, top / 2, title, va="center", fontsize=10)
+    axes.imshow(canvas, interpolation="nearest", extent=(0, canvas.shape[1], canvas.shape[0], 0))
+    return figure
+
+
+def mistakes(
+    images: ArrayLike,
+    labels: ArrayLike,
+    predictions: ArrayLike,
+    confidences: ArrayLike,
+    class_names: Sequence[str],
+    *,
+    most: int = 24,
+) -> Figure:
+    """Draw the wrongly classified images of which the network was surest, the surest first.
+
+    images: uint8 [N, 3, H, W]; confidences: probability of the predicted class, [N].
+    """
+    images, labels, predictions = np.asarray(images), np.asarray(labels), np.asarray(predictions)
+    confidences = np.asarray(confidences)
+    wrong = np.flatnonzero(predictions != labels)
+    if len(wrong) == 0:
+        return message(f"No mistakes: all {len(labels):,} images were classified correctly.")
+    shown = wrong[np.argsort(-confidences[wrong], kind="stable")][:most]
+    captions = [
+        f"{class_names[predictions[i]]} {100 * confidences[i]:.1f} %\ntrue: {class_names[labels[i]]}" for i in shown
+    ]
+    title = f"Most confident mistakes ({len(shown)} of {len(wrong):,}): predicted class and confidence, true class"
+    return image_grid(images[shown], captions, title=title, columns=6, width=128)
+
+
+@styled
+def message(text: str) -> Figure:
+    """Say in a figure why there is none."""
+    figure = Figure(figsize=(6.5, 1.2))
+    figure.text(0.5, 0.5, text, ha="center", va="center", wrap=True, color=COLORS["grey"])
+    return figure

@@ -1,0 +1,86 @@
+"""JSON, CSV and text files that appear whole or not at all."""
+
+import csv
+import json
+import math
+import os
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from cifar_lightning.errors import UserError
+
+
+@contextmanager
+def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Give a path beside `path` to write to; it takes `path`'s place if the block ends without an exception.
+
+    If the block fails, what was at `path` before is untouched and nothing is left beside it.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield temporary
+        os.replace(temporary, path)
+    except OSError as error:
+        reason = error.strerror or error
+        raise UserError(f"can't write {path}: {reason}. Choose another folder, or mend this one.") from error
+    finally:
+        if os.path.lexists(temporary):
+            temporary.unlink()
+
+
+def write_text(path: str | os.PathLike[str], text: str) -> None:
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: str | os.PathLike[str], content: Mapping[str, Any]) -> None:
+    """Write strict JSON: NaN and infinities, which JSON does not have, become null."""
+    write_text(path, json.dumps(_plain(content), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def write_csv(path: str | os.PathLike[str], rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write one line a row under the union of the rows' keys; None and missing keys are empty cells."""
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    with atomic_path(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, columns, restval="", lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def write_predictions(
+    path: str | os.PathLike[str],
+    indices: Sequence[int],
+    labels: Sequence[int],
+    predictions: Sequence[int],
+    confidences: Sequence[float],
+    class_names: Sequence[str],
+) -> None:
+    """Write predictions.csv: an image's index, the names of its true and predicted class, and the confidence."""
+    rows = [
+        {
+            "index": int(index),
+            "label": class_names[int(label)],
+            "prediction": class_names[int(prediction)],
+            "confidence": f"{float(confidence):.6f}",
+        }
+        for index, label, prediction, confidence in zip(indices, labels, predictions, confidences, strict=True)
+    ]
+    write_csv(path, rows)
+
+
+def _plain(value: Any) -> Any:
+    """Copy `value` with plain containers and numbers in the place of NumPy's and torch's, and None for non-finite."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple | set):
+        return [_plain(item) for item in value]
+    if hasattr(value, "tolist"):
+        return _plain(value.tolist())
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return str(value) if isinstance(value, os.PathLike) else value

@@ -1,0 +1,129 @@
+"""Tables for the terminal and for Markdown, both made from the same rows: dicts of column to text."""
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich import box
+from rich.table import Table
+from rich.text import Text
+
+NOTHING = "-"
+Row = dict[str, str]
+
+
+def percent(fraction: float | None, digits: int = 2) -> str:
+    """0.7031 becomes "70.31 %", a missing value a dash."""
+    return NOTHING if fraction is None else f"{100 * fraction:.{digits}f} %"
+
+
+def number(value: float | None, digits: int = 0) -> str:
+    """1234.5 becomes "1,234" (or with more digits), a missing value a dash."""
+    return NOTHING if value is None else f"{value:,.{digits}f}"
+
+
+def duration(seconds: float | None) -> str:
+    """75.2 becomes "75 s", 301 "5:01 min", 7261 "2:01 h", a missing value a dash."""
+    if seconds is None or not math.isfinite(seconds):
+        return NOTHING
+    if seconds < 100:
+        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
+    units, unit = (round(seconds), "min") if seconds < 3600 else (round(seconds / 60), "h")
+    return f"{units // 60}:{units % 60:02d} {unit}"
+
+
+def result_rows(metrics: Mapping[str, Any]) -> list[Row]:
+    """List what a person wants to know of one run; what the run has no value for is left out."""
+    rows = [
+        ("test accuracy", percent(metrics.get("test/acc"))),
+        ("test accuracy, top 5", percent(metrics.get("test/top5"))),
+        ("test loss", number(metrics.get("test/loss"), 4)),
+        ("calibration error (ECE)", percent(metrics.get("test/ece"))),
+        ("validation accuracy", percent(metrics.get("val/acc"))),
+        ("validation loss", number(metrics.get("val/loss"), 4)),
+        ("parameters", number(metrics.get("parameters"))),
+        ("epochs", number(metrics.get("epochs"))),
+        ("training time", duration(metrics.get("train_seconds"))),
+        ("images a second", number(metrics.get("images_per_second"))),
+        ("tested checkpoint", str(metrics.get("checkpoint") or NOTHING)),
+    ]
+    result = [{"": name, "this run": text} for name, text in rows if text != NOTHING]
+    published = metrics.get("published_test_acc")
+    if published is not None:
+        for row in result:
+            row["published"] = f"{published:.2f} %" if row[""] == "test accuracy" else ""
+    return result
+
+
+def class_rows(metrics: Mapping[str, Any]) -> list[Row]:
+    """List accuracy, precision and F1 of each class, and with which other class it is confused most often."""
+    accuracies = metrics["test/acc_per_class"]
+    names = list(accuracies)
+    rows = [{"class": name, "accuracy": percent(accuracies[name], 1)} for name in names]
+    for title, key in (("precision", "test/precision_per_class"), ("F1", "test/f1_per_class")):
+        if key in metrics:
+            for row, name in zip(rows, names, strict=True):
+                row[title] = percent(metrics[key].get(name), 1)
+    if "test/confusion_matrix" in metrics:
+        for i, (row, counts) in enumerate(zip(rows, metrics["test/confusion_matrix"], strict=True)):
+            row["most often taken for"] = _most_confused(i, counts, names)
+    return rows
+
+
+def _most_confused(true: int, counts: Sequence[int], names: Sequence[str]) -> str:
+    others = [(count, name) for i, (count, name) in enumerate(zip(counts, names, strict=True)) if i != true]
+    count, name = max(others, key=lambda other: other[0])
+    return f"{name} ({percent(count / sum(counts), 1)})" if count else NOTHING
+
+
+def result_table(metrics: Mapping[str, Any], title: str = "Result") -> Table:
+    return rich_table(result_rows(metrics), title)
+
+
+def class_table(metrics: Mapping[str, Any], title: str = "Accuracy per class (test)") -> Table:
+    return rich_table(class_rows(metrics), title)
+
+
+def rich_table(rows: Sequence[Row], title: str | None = None) -> Table:
+    """Make a table for the terminal: columns of numbers to the right, everything else to the left."""
+    table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for column in _columns(rows):
+        right = _is_numeric(rows, column)
+        # A narrow terminal folds titles between words, and texts, but no numbers.
+        width = max(map(len, [*column.split(), *(row.get(column, "") for row in rows)])) if right else None
+        table.add_column(Text(column), justify="right" if right else "left", overflow="fold", min_width=width)
+    for row in rows:
+        # Text, not str: square brackets in an override are no markup.
+        table.add_row(*(Text(row.get(column, "")) for column in _columns(rows)))
+    return table
+
+
+def markdown_table(rows: Sequence[Row]) -> str:
+    """Make a Markdown table, columns padded so that its source can be read, too."""
+    columns = _columns(rows)
+    cells = [[_escaped(text) for text in line] for line in [columns, *([r.get(c, "") for c in columns] for r in rows)]]
+    widths = [max(3, *(len(line[i]) for line in cells)) for i in range(len(columns))]
+    right = [_is_numeric(rows, column) for column in columns]
+
+    def joined(line: Sequence[str]) -> str:
+        padded = (t.rjust(w) if r else t.ljust(w) for t, w, r in zip(line, widths, right, strict=True))
+        return f"| {' | '.join(padded)} |"
+
+    rule = joined(["-" * (w - 1) + (":" if r else "-") for w, r in zip(widths, right, strict=True)])
+    return "\n".join([joined(cells[0]), rule, *map(joined, cells[1:])]) + "\n"
+
+
+def _columns(rows: Sequence[Row]) -> list[str]:
+    return list(dict.fromkeys(column for row in rows for column in row))
+
+
+def _is_numeric(rows: Sequence[Row], column: str) -> bool:
+    texts = [row.get(column, "") for row in rows]
+    # A number, and behind it at most signs, more numbers and a unit: "70.31 %", "59.0 ± 0.4 (3)", "5:01 min".
+    looks = [re.fullmatch(r"[-+]?\d[\d.,:e+-]*(\s?[±(\d].*)?(\s?(%|s|min|h))?", text) is not None for text in texts]
+    return any(looks) and all(look or text in ("", NOTHING) for look, text in zip(looks, texts, strict=True))
+
+
+def _escaped(text: str) -> str:
+    return text.replace("\\", "\\\\").replace("|", "\\|").replace("\n", " ")

@@ -1,0 +1,101 @@
+"""What a run shows in TensorBoard beyond its scalars. Each function takes a `SummaryWriter` on the run's own folder."""
+
+import contextlib
+import io
+import logging
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from numpy.typing import ArrayLike
+from torch import Tensor, nn
+from torch.utils.tensorboard import SummaryWriter
+from torch.utils.tensorboard.summary import hparams
+
+from cifar_lightning.reporting import figures
+
+log = logging.getLogger(__name__)
+
+
+def add_layout(writer: SummaryWriter) -> None:
+    """Declare the CUSTOM SCALARS page: training and validation share a chart. Tags are regular expressions."""
+    charts = {
+        "loss": ["Multiline", ["train/loss$", "val/loss$"]],
+        "accuracy": ["Multiline", ["train/acc$", "val/acc$"]],
+        "learning rate": ["Multiline", ["lr.*"]],
+    }
+    writer.add_custom_scalars({"training and validation": charts})
+
+
+def add_hparams(writer: SummaryWriter, params: Mapping[str, Any], metrics: Mapping[str, float | None]) -> None:
+    """Show the run on the HPARAMS page, with its final metrics.
+
+    params: plain values, nested or not ({"optimizer": {"lr": 0.1}} is shown as optimizer.lr).
+    metrics: "val/acc" is shown as hp/val/acc, so that it is no point of the curve of that name; None is left out.
+    `SummaryWriter.add_hparams` would put them into a sub-run; and the list of columns that it writes for each run
+    makes TensorBoard take the first run's columns for all. Without one it takes the union over the runs, and puts
+    those that differ first.
+    """
+    for name, value in metrics.items():
+        if value is not None:
+            writer.add_scalar(name if name.startswith("hp/") else f"hp/{name}", value)
+    _, start, end = hparams(dict(_flat(params)), {})
+    file_writer = writer._get_file_writer()
+    file_writer.add_summary(start)
+    file_writer.add_summary(end)
+
+
+def _flat(params: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, float | str]]:
+    for key, value in params.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{key}.")
+        elif isinstance(value, int | float) and not isinstance(value, bool):
+            yield f"{prefix}{key}", value
+        else:
+            # Also None and booleans, as a person types them.
+            yield f"{prefix}{key}", {None: "null", True: "true", False: "false"}.get(value) or str(value)
+
+
+def add_figures(writer: SummaryWriter, named: Mapping[str, Figure], step: int = 0) -> None:
+    """Show figures on the IMAGES page, each under its name."""
+    for name, figure in named.items():
+        canvas = FigureCanvasAgg(figure)
+        canvas.draw()
+        writer.add_image(name, np.asarray(canvas.buffer_rgba())[..., :3], step, dataformats="HWC")
+
+
+def add_image_grid(
+    writer: SummaryWriter, name: str, images: ArrayLike, captions: Sequence[str] = (), step: int = 0
+) -> None:
+    """Show uint8 images [N, 3, H, W] side by side on the IMAGES page."""
+    add_figures(writer, {name: figures.image_grid(images, captions)}, step)
+
+
+def add_graph(writer: SummaryWriter, network: nn.Module, example: Tensor) -> None:
+    """Show the network's graph, traced in evaluation mode on `example` [N, C, H, W].
+
+    Neither the network nor torch's random state is changed. A network that can't be traced costs a line in the log.
+    """
+    modes = {module: module.training for module in network.modules()}
+    compiled, network._compiled_call_impl = network._compiled_call_impl, None  # tracing needs the Python code
+    devices = [example.device] if example.device.type == "cuda" else []
+    try:
+        network.eval()
+        # torch prints a tracing error before it raises it, and calls its own way of tracing deprecated.
+        with (
+            torch.random.fork_rng(devices),
+            torch.no_grad(),
+            contextlib.redirect_stdout(io.StringIO()),
+            warnings.catch_warnings(action="ignore"),
+        ):
+            writer.add_graph(network, example, use_strict_trace=False)
+    except Exception as error:
+        log.warning("no graph for TensorBoard: %s", str(error).strip().partition("\n")[0])
+    finally:
+        network._compiled_call_impl = compiled
+        for module, training in modes.items():
+            module.training = training

@@ -1,0 +1,173 @@
+"""What a finished run leaves in its folder: metrics.json, predictions.csv, figures/, and the same in TensorBoard."""
+
+import datetime
+import logging
+import os
+import platform
+import shlex
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.loggers import TensorBoardLogger
+from matplotlib.figure import Figure
+from omegaconf import DictConfig
+from rich import get_console
+
+import cifar_lightning
+from cifar_lightning.config import plain
+from cifar_lightning.data.datamodule import CIFAR10DataModule
+from cifar_lightning.reporting import figures, tables, tensorboard
+from cifar_lightning.reporting.files import write_json, write_predictions
+from cifar_lightning.training.classifier import ImageClassifier
+from cifar_lightning.training.dashboard import most_likely
+from cifar_lightning.training.history import History
+from cifar_lightning.training.metrics import test_metrics
+
+log = logging.getLogger(__name__)
+
+GROUPS = ("data", "model", "activation", "augmentation", "optimizer", "scheduler", "experiment")
+# Config keys that TensorBoard's HPARAMS tab shows as columns.
+HPARAMS = ("seed", "label_smoothing", "ema_decay", "data.batch_size", "data.normalize", "data.val_size", "optimizer.lr",
+           "optimizer.weight_decay", "trainer.max_epochs")  # fmt: skip
+
+
+def collect(
+    config: DictConfig,
+    overrides: Sequence[str],
+    trainer: L.Trainer,
+    classifier: ImageClassifier,
+    datamodule: CIFAR10DataModule,
+    history: History,
+    validation: Mapping[str, float | None],
+    checkpoint: str | None,
+) -> dict[str, Any]:
+    """What metrics.json holds: the figures of the tested checkpoint, what they cost and where they come from."""
+    test = {}
+    if classifier.test_logits is not None:
+        test = test_metrics(classifier.test_logits, classifier.test_labels, datamodule.class_names)
+    choices = config.choices
+    return {
+        **validation,
+        **test,
+        "parameters": sum(p.numel() for p in classifier.network.parameters()),
+        "epochs": len(history.rows),
+        "train_seconds": round(history.seconds, 2),
+        "images_per_second": history.images_per_second,
+        "train_images": len(datamodule.train),
+        "checkpoint": Path(checkpoint).stem if checkpoint else None,
+        "experiment": choices.get("experiment"),
+        "model": choices.get("model"),
+        "task_name": config.task_name,
+        "tags": plain(config.tags),
+        "command": shlex.join(["python", "-m", "cifar_lightning", *overrides]),
+        "overrides": list(overrides),
+        "seed": config.seed,
+        "precision": str(trainer.precision),
+        "accelerator": trainer.strategy.root_device.type,
+        "processes": trainer.world_size,
+        "data": datamodule.name,
+        "data_checksum": datamodule.checksum,
+        "hardware": hardware(trainer),
+        "versions": versions(),
+        "published_test_acc": config.published_test_acc,
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+    }
+
+
+def hardware(trainer: L.Trainer) -> str:
+    """The device that trained, in words."""
+    if trainer.strategy.root_device.type == "cuda":
+        return f"{trainer.world_size} x {torch.cuda.get_device_name()}"
+    return f"{torch.get_num_threads()} threads of {processor_name()}"
+
+
+def processor_name() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:  # not Linux
+        return platform.processor() or platform.machine()
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
+
+
+def versions() -> dict[str, str]:
+    packages = {name: version(name) for name in ("torch", "torchvision", "lightning", "torchmetrics", "hydra-core")}
+    return {"python": platform.python_version(), **packages, "cifar_lightning": cifar_lightning.__version__}
+
+
+def draw(
+    metrics: Mapping[str, Any], history: History, classifier: ImageClassifier, datamodule: CIFAR10DataModule
+) -> dict[str, Figure]:
+    """The run's figures by name."""
+    images, labels = datamodule.augmented_examples(40)
+    names = datamodule.class_names
+    drawn = {"samples": figures.image_grid(images.numpy(), [names[label] for label in most_likely(labels).tolist()])}
+    if history.rows:
+        drawn["learning_curves"] = figures.learning_curves(history.rows, metrics)
+    if classifier.test_logits is not None:
+        confidences, predictions = classifier.test_logits.softmax(1).max(1)
+        drawn["confusion_matrix"] = figures.confusion_matrix(metrics["test/confusion_matrix"], names)
+        drawn["accuracy_per_class"] = figures.accuracy_per_class(metrics["test/acc_per_class"])
+        drawn["mistakes"] = figures.mistakes(
+            datamodule.test.images[: len(predictions)].numpy(),
+            classifier.test_labels.numpy(),
+            predictions.numpy(),
+            confidences.numpy(),
+            names,
+        )
+    return drawn
+
+
+def write(
+    folder: Path,
+    metrics: Mapping[str, Any],
+    drawn: Mapping[str, Figure],
+    classifier: ImageClassifier,
+    trainer: L.Trainer,
+) -> None:
+    """Write the run's files and TensorBoard's last pages; metrics.json comes last: with it a run is finished."""
+    if classifier.test_logits is not None:
+        confidences, predictions = classifier.test_logits.softmax(1).max(1)
+        columns = (classifier.test_labels.tolist(), predictions.tolist(), confidences.tolist())
+        write_predictions(folder / "predictions.csv", range(len(predictions)), *columns, classifier.class_names)
+    for name, figure in drawn.items():
+        figures.save_figure(figure, folder / "figures" / f"{name}.png")
+    for logger in trainer.loggers:
+        if isinstance(logger, TensorBoardLogger):
+            tensorboard.add_figures(logger.experiment, drawn, trainer.global_step)
+            tensorboard.add_hparams(logger.experiment, hparams(classifier.config), hparam_metrics(metrics))
+    write_json(folder / "metrics.json", metrics)
+
+
+def hparams(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The columns of TensorBoard's HPARAMS tab: the choice of each group and HPARAMS."""
+    columns = {group: name for group, name in config["choices"].items() if group in GROUPS}
+    for key in HPARAMS:
+        section, _, name = key.rpartition(".")
+        values = config[section] if section else config
+        if name in values:
+            columns[key] = values[name]
+    return columns
+
+
+def hparam_metrics(metrics: Mapping[str, Any]) -> dict[str, float]:
+    names = ("val/acc", "val/loss", "test/acc", "test/loss", "test/ece", "train_seconds")
+    return {name: metrics[name] for name in names if metrics.get(name) is not None}
+
+
+def show(metrics: Mapping[str, Any], folder: Path) -> None:
+    """Print the result's tables, where its figures lie, and how to open the dashboard."""
+    console = get_console()
+    console.print()
+    console.print(tables.result_table(metrics))
+    if "test/acc_per_class" in metrics:
+        console.print(tables.class_table(metrics))
+    shown = Path(os.path.relpath(folder)) if folder.is_relative_to(Path.cwd()) else folder
+    for path in sorted((shown / "figures").glob("*.png")):
+        console.print(f"figure     {path}", soft_wrap=True, highlight=False, markup=False)
+    console.print(f"metrics    {shown / 'metrics.json'}", soft_wrap=True, highlight=False, markup=False)
+    logs = shown.parents[2] if len(shown.parents) > 3 else shown
+    console.print(f"dashboard  tensorboard --logdir {logs} --host localhost", soft_wrap=True, highlight=False, markup=False)

@@ -1,0 +1,86 @@
+"""Runs on disk: which checkpoint to go on from, and with which config."""
+
+import copy
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from cifar_lightning.config import parse_overrides, plain
+from cifar_lightning.errors import UserError
+
+# What may differ when a run goes on: how long, where and how it is watched, not what is trained.
+FREE = (
+    "trainer.max_epochs", "trainer.max_steps", "trainer.max_time", "trainer.accelerator", "trainer.devices",
+    "trainer.num_nodes", "trainer.strategy", "trainer.log_every_n_steps", "trainer.profiler", "trainer.detect_anomaly",
+    "trainer.limit_test_batches", "logger", "callbacks.progress_bar", "callbacks.model_summary", "paths", "data.root",
+    "data.verify", "data.num_workers", "data.pin_memory", "data.persistent_workers", "data.eval_batch_size",
+    "train", "test", "ckpt_path", "tags", "task_name", "optimized_metric", "compile",
+)  # fmt: skip
+HARDWARE = ("accelerator", "devices", "num_nodes", "strategy", "sync_batchnorm")
+
+
+def checkpoint_to_resume(config: DictConfig) -> Path:
+    """The file that `ckpt_path` names; `last` is that of the newest run of the task that did not finish.
+
+    Raises UserError where there is none.
+    """
+    if config.ckpt_path != "last":
+        path = Path(config.ckpt_path)
+        if not path.is_file():
+            raise UserError(f"ckpt_path={config.ckpt_path}: there is no such file")
+        return path.resolve()
+    folder = Path(config.paths.log_dir) / config.task_name / "runs"
+    unfinished = [
+        path for path in folder.glob("*/checkpoints/last.ckpt") if not (path.parent.parent / "metrics.json").exists()
+    ]
+    if not unfinished:
+        raise UserError(f"ckpt_path=last: no unfinished run with a checkpoint in {folder}; name a file instead")
+    return max(unfinished, key=lambda path: path.stat().st_mtime).resolve()
+
+
+def folder_of(checkpoint: Path) -> Path | None:
+    """The folder of the run that wrote this checkpoint, where it still lies there."""
+    run = checkpoint.parent.parent
+    return run if checkpoint.parent.name == "checkpoints" and (run / "config.yaml").is_file() else None
+
+
+def resumed_config(saved: dict[str, Any], config: DictConfig, typed: Sequence[str]) -> DictConfig:
+    """The saved config with what was typed and may change.
+
+    Raises UserError, naming the key, for a typed override that would make it another experiment.
+    """
+    merged, typed_values = OmegaConf.create(copy.deepcopy(saved)), plain(config)
+    merged.paths, merged.ckpt_path, merged.train, merged.test = config.paths, config.ckpt_path, config.train, config.test
+    for override in parse_overrides(typed):
+        key = override.key_or_group
+        if key == "trainer":
+            for name in HARDWARE:
+                merged.trainer[name] = config.trainer[name]
+        elif key.startswith(FREE):
+            OmegaConf.update(merged, key, OmegaConf.select(config, key), merge=False, force_add=True)
+        elif key in ("experiment", "debug"):
+            refuse_changes(saved, typed_values, "")
+        else:
+            section = key.lstrip("+~")
+            refuse_changes(
+                {section: plain(OmegaConf.select(OmegaConf.create(saved), section))},
+                {section: plain(OmegaConf.select(config, section))},
+                "",
+            )
+    return merged
+
+
+def refuse_changes(saved: dict[str, Any], typed: dict[str, Any], prefix: str) -> None:
+    for key, value in typed.items():
+        name = prefix + key
+        if name.startswith(FREE):
+            continue
+        if isinstance(value, dict) and isinstance(saved.get(key), dict):
+            refuse_changes(saved[key], value, name + ".")
+        elif saved.get(key) != value:
+            raise UserError(
+                f"{name}={value}: the checkpoint's run has {saved.get(key)}; a resumed run can't change it. "
+                f"Leave it out, or start a new run without ckpt_path"
+            )

@@ -1,0 +1,145 @@
+"""One experiment: config -> data, network, trainer -> fit -> test -> results."""
+
+import logging
+import sys
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.callbacks import Callback, EMAWeightAveraging, LearningRateMonitor, ModelCheckpoint
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from cifar_lightning import results
+from cifar_lightning.config import group_choices, instantiate, plain
+from cifar_lightning.console import adopt_lightning_loggers
+from cifar_lightning.data.datamodule import CIFAR10DataModule
+from cifar_lightning.errors import UserError
+from cifar_lightning.reporting.files import write_text
+from cifar_lightning.runs import resumed_config
+from cifar_lightning.training.checkpoint import read_checkpoint
+from cifar_lightning.training.classifier import ImageClassifier
+from cifar_lightning.training.history import History
+from cifar_lightning.training.precision import resolve_precision
+from cifar_lightning.training.progress import ProgressBar
+
+log = logging.getLogger(__name__)
+
+
+def run(config: DictConfig, overrides: list[str]) -> dict[str, Any]:
+    """Fit, then test the best checkpoint; returns what metrics.json holds.
+
+    `overrides` are the command-line overrides, for the record and for what a resumed run may change.
+    Raises UserError for whatever the person can mend.
+    """
+    adopt_lightning_loggers()
+    torch.set_flush_denormal(True)  # tiny numbers would stall CPU arithmetic many times over
+    config = prepared(config, overrides)
+    folder = Path(config.paths.output_dir)
+    write_text(folder / "config.yaml", OmegaConf.to_yaml(config, resolve=True))
+
+    L.seed_everything(config.seed, workers=True, verbose=False)
+    datamodule = build_datamodule(config)
+    datamodule.prepare_data()
+    datamodule.setup()
+    classifier = build_classifier(config, datamodule)
+    history = History(folder / "history.csv", announce=bool(config.callbacks) and not sys.stdout.isatty())
+    trainer = build_trainer(config, history, datamodule)
+
+    checkpoint = config.ckpt_path
+    if config.train:
+        trainer.fit(classifier, datamodule=datamodule, ckpt_path=checkpoint, weights_only=True)
+        checkpoint = best_checkpoint(trainer)
+        validation = history.validation(best=checkpoint is not None and Path(checkpoint).stem == "best")
+    else:
+        validation = validate(trainer, classifier, datamodule, checkpoint)
+    if config.test:
+        trainer.test(classifier, datamodule=datamodule, ckpt_path=checkpoint, weights_only=True, verbose=False)
+    metrics = results.collect(config, overrides, trainer, classifier, datamodule, history, validation, checkpoint)
+    if trainer.is_global_zero and not config.trainer.fast_dev_run:
+        drawn = results.draw(metrics, history, classifier, datamodule)
+        results.write(folder, metrics, drawn, classifier, trainer)
+        results.show(metrics, folder)
+    return metrics
+
+
+def prepared(config: DictConfig, overrides: list[str]) -> DictConfig:
+    """The config of this run: the checkpoint's own where it goes on from one, and the choices that were made."""
+    if config.ckpt_path is not None:
+        return resumed_config(read_checkpoint(config.ckpt_path)["cifar_lightning"]["config"], config, overrides)
+    if not config.train:
+        raise UserError("train=false tests a checkpoint: name it with ckpt_path=…")
+    with open_dict(config):
+        config.choices = group_choices()
+    return config
+
+
+def validate(
+    trainer: L.Trainer, classifier: ImageClassifier, datamodule: CIFAR10DataModule, checkpoint: str
+) -> dict[str, float | None]:
+    if not datamodule.has_validation:
+        return {"val/acc": None, "val/loss": None}
+    return dict(trainer.validate(classifier, datamodule=datamodule, ckpt_path=checkpoint, weights_only=True, verbose=False)[0])
+
+
+def build_datamodule(config: DictConfig) -> CIFAR10DataModule:
+    transforms = [instantiate(plain(transform)) for transform in config.augmentation.transforms.values()]
+    return CIFAR10DataModule(
+        **plain(config.data), pipeline=config.augmentation.pipeline, transforms=transforms, seed=config.seed
+    )
+
+
+def build_classifier(config: DictConfig, datamodule: CIFAR10DataModule) -> ImageClassifier:
+    return ImageClassifier(
+        instantiate(plain(config.model)),
+        optimizer=plain(config.optimizer),
+        scheduler=plain(config.scheduler),
+        label_smoothing=config.label_smoothing,
+        mean=datamodule.mean,
+        std=datamodule.std,
+        class_names=datamodule.class_names,
+        config=plain(config),
+        compile=config.compile,
+        channels_last=config.channels_last,
+    )
+
+
+def build_trainer(config: DictConfig, history: History, datamodule: CIFAR10DataModule) -> L.Trainer:
+    """Lightning's Trainer with the config's callbacks and loggers. Raises UserError for what it refuses."""
+    callbacks = [history, *build_callbacks(config, datamodule)]
+    loggers = [instantiate(plain(logger)) for logger in config.logger.values() if logger is not None]
+    settings = plain(config.trainer)
+    settings["precision"] = resolve_precision(settings["precision"], settings["accelerator"])
+    try:
+        return L.Trainer(
+            **settings,
+            callbacks=callbacks,
+            logger=loggers or False,
+            default_root_dir=config.paths.output_dir,
+            enable_checkpointing=True,  # the history counts as one: Lightning calls it when an epoch's figures are in
+            enable_progress_bar=any(isinstance(c, ProgressBar) for c in callbacks),
+            enable_model_summary=False,  # config's callbacks say whether there is one
+        )
+    except (MisconfigurationException, ValueError, TypeError) as error:
+        raise UserError(f"trainer: {str(error).splitlines()[0]}") from error
+
+
+def build_callbacks(config: DictConfig, datamodule: CIFAR10DataModule) -> list[Callback]:
+    callbacks = [instantiate(plain(callback)) for callback in config.callbacks.values() if callback is not None]
+    if not datamodule.has_validation:  # nothing to choose a best checkpoint by
+        callbacks = [c for c in callbacks if not (isinstance(c, ModelCheckpoint) and c.monitor)]
+    if not config.logger:  # Lightning refuses the monitor without one
+        callbacks = [c for c in callbacks if not isinstance(c, LearningRateMonitor)]
+    if not sys.stdout.isatty():
+        callbacks = [c for c in callbacks if not isinstance(c, ProgressBar)]
+    if config.ema_decay is not None:
+        callbacks.append(EMAWeightAveraging(decay=config.ema_decay))
+    return callbacks
+
+
+def best_checkpoint(trainer: L.Trainer) -> str | None:
+    """The checkpoint to test: the best by its monitor, else the last one, else none (the weights in memory)."""
+    saved = [c for c in trainer.checkpoint_callbacks if isinstance(c, ModelCheckpoint) and c.best_model_path]
+    monitored = [c for c in saved if c.monitor]
+    return (monitored or saved)[0].best_model_path if saved else None

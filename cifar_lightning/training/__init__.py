@@ -1,0 +1,1 @@
+"""Loss, metrics, optimizers, schedules and callbacks around a network."""

@@ -1,0 +1,31 @@
+"""What TensorBoard shows from the first epoch on, beside the scalars that training logs."""
+
+import lightning as L
+import torch
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.loggers import TensorBoardLogger
+
+from cifar_lightning.reporting import tensorboard
+
+
+class Dashboard(Callback):
+    """Adds the chart layout, the network's graph and a grid of `examples` augmented training images."""
+
+    def __init__(self, examples: int = 40) -> None:
+        self.examples = examples
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        writers = [logger.experiment for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)]
+        if not trainer.is_global_zero or trainer.global_step > 0 or not writers:
+            return
+        images, labels = trainer.datamodule.augmented_examples(self.examples)
+        captions = [trainer.datamodule.class_names[label] for label in most_likely(labels).tolist()]
+        for writer in writers:
+            tensorboard.add_layout(writer)
+            tensorboard.add_image_grid(writer, "augmented training images", images.numpy(), captions)
+            tensorboard.add_graph(writer, pl_module.network, torch.zeros(1, 3, 32, 32, device=pl_module.device))
+
+
+def most_likely(labels: torch.Tensor) -> torch.Tensor:
+    """Class indices [N] of labels that are indices already, or soft targets [N, K]."""
+    return labels.argmax(1) if labels.ndim == 2 else labels

@@ -1,0 +1,101 @@
+"""What each epoch gave, as rows of history.csv, and the clock of a run."""
+
+import logging
+import time
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+from lightning.pytorch.callbacks import Checkpoint
+
+from cifar_lightning.reporting.files import write_csv
+
+log = logging.getLogger(__name__)
+
+METRICS = ("train/loss", "train/acc", "val/loss", "val/acc")
+
+
+class History(Checkpoint):
+    """Collects a row an epoch: epoch, step, METRICS (None without validation), lr, seconds since the first step.
+
+    A `Checkpoint` for Lightning, because those are called after the module has logged the epoch's figures. Its state
+    travels in checkpoints, so a resumed run goes on with the same rows and clock.
+    """
+
+    def __init__(self, path: Path, *, announce: bool = False) -> None:
+        self.path = path
+        self.announce = announce  # log a line an epoch, where no progress bar is drawn
+        self.rows: list[dict[str, Any]] = []
+        self.seconds = 0.0  # training and validation
+        self.training_seconds = 0.0  # without validation
+        self.images = 0  # that training has seen, over all processes
+        self._clock = 0.0
+
+    @property
+    def images_per_second(self) -> float | None:
+        return self.images / self.training_seconds if self.training_seconds else None
+
+    def validation(self, *, best: bool) -> dict[str, float | None]:
+        """val/acc and val/loss of the epoch with the highest val/acc (the first of equals), or of the last epoch."""
+        rows = [row for row in self.rows if row["val/acc"] is not None]
+        if not rows:
+            return {"val/acc": None, "val/loss": None}
+        row = max(rows, key=lambda row: row["val/acc"]) if best else rows[-1]
+        return {"val/acc": row["val/acc"], "val/loss": row["val/loss"]}
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "rows": [dict(row) for row in self.rows],
+            "seconds": self.seconds,
+            "training_seconds": self.training_seconds,
+            "images": self.images,
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.rows = [dict(row) for row in state_dict["rows"]]
+        self.seconds = state_dict["seconds"]
+        self.training_seconds = state_dict["training_seconds"]
+        self.images = state_dict["images"]
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._clock = time.perf_counter()
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        self.images += len(batch[1]) * trainer.world_size
+
+    def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if trainer.state.fn == "fit":
+            self._advance(training=True)
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if trainer.state.fn == "fit":
+            self._advance(training=False)
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._advance(training=True)
+        figures = trainer.callback_metrics
+        row: dict[str, Any] = {"epoch": trainer.current_epoch, "step": trainer.global_step}
+        row |= {name: float(figures[name]) if name in figures else None for name in METRICS}
+        row["lr"] = trainer.optimizers[0].param_groups[0]["lr"]
+        row["seconds"] = round(self.seconds, 3)
+        self.rows.append(row)
+        if trainer.is_global_zero:
+            write_csv(self.path, self.rows)
+            if self.announce:
+                log.info(self._line(trainer.max_epochs))
+
+    def _line(self, max_epochs: int | None) -> str:
+        row = self.rows[-1]
+        total = f"/{max_epochs}" if max_epochs and max_epochs > 0 else ""
+        parts = [f"epoch {row['epoch'] + 1}{total}", f"train {row['train/loss']:.4f} {row['train/acc']:.2%}"]
+        if row["val/acc"] is not None:
+            parts.append(f"val {row['val/loss']:.4f} {row['val/acc']:.2%}")
+        return "  ".join([*parts, f"lr {row['lr']:.3g}", f"{self.images_per_second:,.0f} images/s"])
+
+    def _advance(self, *, training: bool) -> None:
+        now = time.perf_counter()
+        self.seconds += now - self._clock
+        self.training_seconds += (now - self._clock) * training
+        self._clock = now

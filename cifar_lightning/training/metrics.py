@@ -1,0 +1,74 @@
+"""What is counted while a network trains, and what is computed once over the test set."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+from torchmetrics.functional.classification import (
+    multiclass_accuracy,
+    multiclass_calibration_error,
+    multiclass_confusion_matrix,
+    multiclass_f1_score,
+    multiclass_precision,
+    multiclass_recall,
+)
+
+
+class Sums:
+    """Loss and right answers, summed over images where the network runs; read once an epoch, so no step waits."""
+
+    def __init__(self, device: torch.device) -> None:
+        # Sums of single precision would lose the last digits of an epoch's loss; MPS has nothing else.
+        self.loss = torch.zeros((), device=device, dtype=torch.float32 if device.type == "mps" else torch.float64)
+        self.correct = torch.zeros((), device=device, dtype=torch.int64)
+        self.images = 0
+
+    @torch.no_grad()
+    def add(self, mean_loss: Tensor, logits: Tensor, targets: Tensor) -> None:
+        """Count one batch: the mean loss of its images, logits [B, K], targets int [B] or soft [B, K]."""
+        if not len(logits):  # a process with nothing left: the mean of nothing is NaN
+            return
+        labels = targets if targets.ndim == 1 else targets.argmax(1)
+        self.loss.add_(mean_loss, alpha=len(logits))
+        self.correct.add_((logits.argmax(1) == labels).sum())
+        self.images += len(logits)
+
+    def state(self) -> Tensor:
+        """[loss, correct, images], as one tensor that processes can add up."""
+        images = torch.tensor(self.images, device=self.loss.device)
+        return torch.stack([self.loss, self.correct.to(self.loss), images.to(self.loss)])
+
+    def load(self, state: Tensor) -> None:
+        self.loss.copy_(state[0])
+        self.correct.copy_(state[1])
+        self.images = int(state[2])
+
+
+def test_metrics(logits: Tensor, labels: Tensor, class_names: Sequence[str]) -> dict[str, Any]:
+    """Every test figure, as plain numbers, from logits [N, K] and labels [N].
+
+    The calibration error has 15 equal-width bins, L1 (Guo et al. 2017). A class without images, or never
+    predicted, scores 0 where its figure would be 0/0, as in scikit-learn.
+    """
+    logits, labels = logits.detach().cpu().double(), labels.detach().cpu()
+    probabilities = logits.softmax(1)
+    k = len(class_names)
+    predictions = logits.argmax(1)  # the first of equal maxima, in every figure
+
+    def per_class(metric: Any) -> dict[str, float]:
+        return dict(zip(class_names, metric(predictions, labels, k, average="none").tolist(), strict=True))
+
+    recall = per_class(multiclass_recall)
+    return {
+        "test/loss": cross_entropy(logits, labels).item(),
+        "test/acc": (predictions == labels).double().mean().item(),
+        "test/top5": multiclass_accuracy(probabilities, labels, k, top_k=min(5, k), average="micro").item(),
+        "test/ece": multiclass_calibration_error(probabilities, labels, k, n_bins=15, norm="l1").item(),
+        "test/acc_per_class": recall,
+        "test/precision_per_class": per_class(multiclass_precision),
+        "test/recall_per_class": dict(recall),
+        "test/f1_per_class": per_class(multiclass_f1_score),
+        "test/confusion_matrix": multiclass_confusion_matrix(predictions, labels, k).tolist(),
+    }

@@ -1,0 +1,45 @@
+"""`trainer.precision=auto`: bfloat16 where the hardware computes in it natively."""
+
+import logging
+
+import torch
+
+from cifar_lightning.errors import UserError
+
+log = logging.getLogger(__name__)
+
+
+def resolve_accelerator(accelerator: str) -> str:
+    """`cpu`, `cuda` or `mps` for what the config asks for.
+
+    Raises UserError where the machine has no such device.
+    """
+    cuda, mps = torch.cuda.is_available(), torch.backends.mps.is_available()
+    if accelerator in ("gpu", "cuda") and not cuda and not (mps and accelerator == "gpu"):
+        raise UserError(
+            f"trainer.accelerator={accelerator}: PyTorch finds no GPU on this machine; use trainer.accelerator=cpu or auto"
+        )
+    if accelerator == "mps" and not mps:
+        raise UserError("trainer.accelerator=mps: this machine has no Apple GPU; use trainer.accelerator=cpu or auto")
+    if accelerator in ("auto", "gpu", "cuda"):
+        return "cuda" if cuda else "mps" if mps else "cpu"
+    return accelerator
+
+
+def resolve_precision(precision: str | int, accelerator: str) -> str | int:
+    """`bf16-mixed` or `32-true` for `auto`; anything else is returned as it is."""
+    device = resolve_accelerator(accelerator)
+    if precision != "auto":
+        return precision
+    chosen = "bf16-mixed" if computes_bfloat16(device) else "32-true"
+    log.info("precision: %s (trainer.precision=auto on %s)", chosen, device)
+    return chosen
+
+
+def computes_bfloat16(device: str) -> bool:
+    """Whether the device multiplies bfloat16 matrices natively: CUDA capability 8 and later, CPUs with AMX or AVX512-BF16."""
+    if device == "cuda":
+        return torch.cuda.get_device_capability() >= (8, 0)
+    if device == "cpu":
+        return torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
+    return False

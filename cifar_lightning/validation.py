@@ -1,0 +1,249 @@
+"""Checks of a composed config and of what was typed, before torch is imported.
+
+Each rule says what a key admits; keys without a rule must keep the type that their file gives them.
+"""
+
+import difflib
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from cifar_lightning.config import compose, conf_dir, parse_overrides, plain
+from cifar_lightning.errors import UserError
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What a key admits, as a test and in words."""
+
+    admits: Callable[[Any], bool]
+    words: str
+
+
+def integer(low: int, words: str = "") -> Rule:
+    return Rule(lambda v: type(v) is int and v >= low, words or f"an integer of at least {low}")
+
+
+def share(words: str = "a number from 0 to 1") -> Rule:
+    return Rule(lambda v: type(v) in (int, float) and 0 <= v <= 1, words)
+
+
+def positive(words: str = "a number above 0") -> Rule:
+    return Rule(lambda v: type(v) in (int, float) and v > 0, words)
+
+
+def not_negative() -> Rule:
+    return Rule(lambda v: type(v) in (int, float) and v >= 0, "a number of at least 0")
+
+
+def choice(*values: Any) -> Rule:
+    return Rule(lambda v: any(type(v) is type(c) and v == c for c in values), "one of " + ", ".join(map(str, values)))
+
+
+def optional(rule: Rule) -> Rule:
+    return Rule(lambda v: v is None or rule.admits(v), f"{rule.words}, or null")
+
+
+BOOLEAN = Rule(lambda v: type(v) is bool, "true or false")
+TEXT = Rule(lambda v: type(v) is str and v != "", "a text")
+COUNT_OR_SHARE = Rule(
+    lambda v: (type(v) is int and v >= 0) or (type(v) is float and 0 <= v <= 1), "a count, or a share from 0.0 to 1.0"
+)
+PRECISIONS = (
+    "auto", "32-true", "32", 32, "bf16-mixed", "bf16-true", "bf16", "16-mixed", "16-true", "16", 16, "64-true", "64", 64,
+)  # fmt: skip
+
+RULES: dict[str, Rule] = {
+    "task_name": Rule(lambda v: type(v) is str and bool(re.fullmatch(r"[\w.-]+", v)), "a name for a folder"),
+    "seed": Rule(lambda v: type(v) is int and 0 <= v < 2**32, "an integer from 0 to 4294967295"),
+    "train": BOOLEAN,
+    "test": BOOLEAN,
+    "ckpt_path": optional(TEXT),
+    "label_smoothing": Rule(lambda v: type(v) in (int, float) and 0 <= v < 1, "a number from 0 to below 1"),
+    "ema_decay": optional(Rule(lambda v: type(v) is float and 0 < v < 1, "a number between 0 and 1")),
+    "compile": BOOLEAN,
+    "channels_last": BOOLEAN,
+    "data.source": choice("pickle", "torchvision"),
+    "data.root": TEXT,
+    "data.verify": BOOLEAN,
+    "data.val_size": COUNT_OR_SHARE,
+    "data.split_seed": integer(0),
+    "data.batch_size": integer(1),
+    "data.eval_batch_size": integer(1),
+    "data.drop_last": BOOLEAN,
+    "data.normalize": choice("none", "half", "channel", "imagenet"),
+    "data.num_workers": optional(integer(0)),
+    "data.pin_memory": optional(BOOLEAN),
+    "data.persistent_workers": BOOLEAN,
+    "optimizer.lr": positive(),
+    "optimizer.weight_decay": not_negative(),
+    "optimizer.momentum": not_negative(),
+    "optimizer.decay_norms_and_biases": BOOLEAN,
+    "scheduler.interval": choice("step", "epoch"),
+    "scheduler.warmup_epochs": not_negative(),
+    "scheduler.patience": integer(0),
+    "trainer.accelerator": choice("auto", "cpu", "gpu", "cuda", "mps", "tpu"),
+    "trainer.precision": choice(*PRECISIONS),
+    "trainer.max_epochs": optional(integer(-1, "an integer of at least 1, or -1 for no limit")),
+    "trainer.min_epochs": optional(integer(0)),
+    "trainer.max_steps": integer(-1, "an integer of at least 1, or -1 for no limit"),
+    "trainer.num_nodes": integer(1),
+    "trainer.accumulate_grad_batches": integer(1),
+    "trainer.gradient_clip_val": optional(not_negative()),
+    "trainer.gradient_clip_algorithm": optional(choice("norm", "value")),
+    "trainer.limit_train_batches": optional(COUNT_OR_SHARE),
+    "trainer.limit_val_batches": optional(COUNT_OR_SHARE),
+    "trainer.limit_test_batches": optional(COUNT_OR_SHARE),
+    "trainer.overfit_batches": COUNT_OR_SHARE,
+    "trainer.val_check_interval": optional(COUNT_OR_SHARE),
+    "trainer.check_val_every_n_epoch": optional(integer(1)),
+    "trainer.num_sanity_val_steps": integer(-1),
+    "trainer.log_every_n_steps": integer(1),
+    "trainer.deterministic": Rule(lambda v: type(v) is bool or v == "warn", "true, false or warn"),
+    "trainer.detect_anomaly": BOOLEAN,
+    "trainer.sync_batchnorm": BOOLEAN,
+    "trainer.profiler": optional(choice("simple", "advanced", "pytorch", "xla")),
+}
+# What can be split into a training and a validation part, known without reading it.
+TRAINING_IMAGES = {"cifar10": 50_000, "digits": 1_437}
+
+
+def compose_checked(overrides: Sequence[str]) -> DictConfig:
+    """Compose a config and check it.
+
+    Raises UserError, naming the key and what it admits or the nearest name that exists.
+    """
+    try:
+        parsed = parse_overrides(overrides)
+    except OverrideParseException as error:
+        raise UserError(f"can't read the override {error.override!r}: write key=value (quotes: 'key=\"a b\"')") from None
+    try:
+        config = compose(overrides, return_hydra_config=True)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise UserError(explain(error, parsed)) from error
+    check_values(config, parsed)
+    return config
+
+
+def explain(error: Exception, overrides: Sequence[Override]) -> str:
+    """One line for one of Hydra's composition errors, with the nearest valid choice."""
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file:
+        group, _, name = error.missing_cfg_file.rpartition("/")
+        for override in overrides:  # groups nest: experiment=classic/alexnet
+            if f"{override.key_or_group}/{override.value()}" == error.missing_cfg_file:
+                group, name = override.key_or_group, str(override.value())
+        return f"{group}={name}: there is no such choice{nearest(name, choices(group))}"
+    if str(error).startswith("Ambiguous value"):
+        return f"{str(error).splitlines()[0]}: add -m for a sweep over the values, or write a list as key=[a,b]"
+    unknown = re.search(r"Could not override '([^']+)'", str(error))
+    if unknown:
+        return unknown_key(unknown.group(1), overrides)
+    return " ".join(str(error).split())
+
+
+def unknown_key(key: str, overrides: Sequence[Override]) -> str:
+    groups = [o.input_line for o in overrides if is_group(o.key_or_group) and o.input_line]
+    keys = all_keys(plain_or_raw(compose(groups)))
+    parent = key.rpartition(".")[0]
+    siblings = [k for k in keys if k.rpartition(".")[0] == parent] if parent else [k for k in keys if "." not in k]
+    return f"there is no key {key} (to add one of your own: +{key}=…){nearest(key, siblings or keys)}"
+
+
+def nearest(name: str, valid: Sequence[str]) -> str:
+    """`; did you mean …?` where one is near, else the list of valid ones."""
+    close = difflib.get_close_matches(name, valid, n=1, cutoff=0.6)
+    return f"; did you mean {close[0]}?" if close else f". Choose from: {', '.join(sorted(valid))}"
+
+
+def is_group(name: str) -> bool:
+    return (conf_dir() / name).is_dir()
+
+
+def choices(group: str) -> list[str]:
+    """The files of a group, those in sub-folders as `folder/file`."""
+    folder = conf_dir() / group
+    return sorted(str(p.relative_to(folder).with_suffix("")) for p in Path(folder).rglob("*.yaml"))
+
+
+def plain_or_raw(config: DictConfig) -> Any:
+    return OmegaConf.to_container(config, resolve=False)
+
+
+def all_keys(tree: Any, prefix: str = "") -> list[str]:
+    keys = []
+    for key, value in tree.items():
+        keys.append(prefix + str(key))
+        if isinstance(value, dict):
+            keys += all_keys(value, f"{prefix}{key}.")
+    return keys
+
+
+def check_values(config: DictConfig, overrides: Sequence[Override]) -> None:
+    """Raise UserError for a value that its key does not admit, or that contradicts another."""
+    for key, rule in RULES.items():
+        section, _, name = key.rpartition(".")
+        node = OmegaConf.select(config, section) if section else config
+        if node is None or name not in node:
+            continue
+        try:
+            value = plain(node[name])
+        except OmegaConfBaseException as error:
+            raise UserError(f"{key}: {str(error).splitlines()[0]}") from None
+        if not rule.admits(value):
+            raise UserError(f"{key}={value}: must be {rule.words}")
+    check_types(config, overrides)
+    check_split(config)
+
+
+def check_types(config: DictConfig, overrides: Sequence[Override]) -> None:
+    """A typed value keeps the type that its file gives it; what was added with `+` is the person's own."""
+    values = [o for o in overrides if not is_group(o.key_or_group)]
+    if not values:
+        return
+    original = compose([o.input_line for o in overrides if o not in values and o.input_line])
+    for override in values:
+        key = override.key_or_group
+        if override.is_add() or override.is_delete() or override.is_force_add() or key in RULES:
+            continue
+        before, after = OmegaConf.select(original, key), OmegaConf.select(config, key)
+        if before is None or after is None or same_kind(before, after):
+            continue
+        raise UserError(f"{key}={override.value()}: must be {kind(before)}, like {plain(before)}")
+
+
+def kind(value: Any) -> str:
+    if OmegaConf.is_list(value):
+        return "a list"
+    if OmegaConf.is_dict(value):
+        return "a mapping"
+    return {bool: "true or false", int: "an integer", float: "a number", str: "a text"}[type(value)]
+
+
+def same_kind(before: Any, after: Any) -> bool:
+    if kind(before) in ("a number", "a text"):  # 1 for 1.0, and any scalar can be a text
+        return kind(after) not in ("a list", "a mapping", "a text" if kind(before) == "a number" else "")
+    # Many numbers of a network may be given once, or a list of them layer by layer.
+    return kind(before) == kind(after) or {kind(before), kind(after)} == {"an integer", "a list"}
+
+
+def check_split(config: DictConfig) -> None:
+    data, total = config.data, TRAINING_IMAGES.get(config.data.name)
+    if total is None:
+        return
+    val = data.val_size if isinstance(data.val_size, int) else round(data.val_size * total)
+    if val >= total:
+        raise UserError(f"data.val_size={data.val_size}: {data.name} has {total:,} training images; take fewer for validation")
+    if data.batch_size > total - val:
+        raise UserError(f"data.batch_size={data.batch_size}: the training part has {total - val:,} images; take a smaller batch")
+    if val == 0:
+        for key in ("callbacks.early_stopping.monitor", "scheduler.monitor"):
+            monitor = OmegaConf.select(config, key)
+            if monitor is not None and str(monitor).startswith("val/"):
+                raise UserError(f"{key}={monitor}: there is no validation part (data.val_size=0); give it one or drop the monitor")

@@ -1,0 +1,112 @@
+import math
+
+import pytest
+import torch
+from model_configs import ACTIVATIONS, MODELS, NARROW, OURS, build, model_config, parameters
+from torch import nn
+from torch.nn.functional import cross_entropy
+
+from cifar_lightning.config import conf_dir, instantiate, plain
+
+
+# What the recipes' authors, and for resnet18 and wide_resnet the papers and their code, have.
+@pytest.mark.parametrize(
+    ("name", "count"),
+    [
+        ("cnn2", 69_402),
+        ("cnn4", 31_098),
+        ("cnn4_bn", 43_626),
+        ("lenet", 657_080),
+        ("lenet3", 541_094),
+        ("tutorial_net", 62_006),
+        ("alexnet", 4_510_794),
+        ("resnet", 175_258),
+        ("resnet18", 11_173_962),
+        ("wide_resnet", 36_479_194),
+        ("torchvision", 11_181_642),
+    ],
+)
+def test_parameter_count(name, count):
+    assert parameters(build(name)) == count
+    assert f"{count:,} parameters" in (conf_dir() / "model" / f"{name}.yaml").read_text().partition("_target_")[0]
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_logits_do_not_depend_on_the_rest_of_the_batch(name):
+    network = build(name, **NARROW.get(name, {})).eval()
+    images = torch.randn(2, 3, 32, 32)
+    with torch.no_grad():
+        both, first = network(images), network(images[:1])
+    assert both.shape == (2, 10)
+    torch.testing.assert_close(first, both[:1], rtol=1e-4, atol=1e-5)
+    assert not torch.allclose(both[0], both[1])
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_gradients_reach_every_parameter(name):
+    network = build(name, **NARROW.get(name, {}))
+    cross_entropy(network(torch.randn(4, 3, 32, 32)), torch.arange(4)).backward()
+    for key, parameter in network.named_parameters():
+        assert parameter.grad is not None, key
+        assert parameter.grad.isfinite().all(), key
+        assert parameter.grad.count_nonzero() > 0, key
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_a_network_can_learn_a_few_images_by_heart(name):
+    network = build(name, **NARROW.get(name, {}))
+    images, labels = torch.randn(8, 3, 32, 32), torch.arange(8)
+    optimizer = torch.optim.Adam(network.parameters(), lr=1e-3)
+    for _ in range(40):
+        optimizer.zero_grad()
+        cross_entropy(network(images), labels).backward()
+        optimizer.step()
+    # In eval mode: dropout off, and batch norms with the statistics they have gathered.
+    assert (network.eval()(images).argmax(1) == labels).all()
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("name", OURS)
+def test_the_chosen_activation_takes_the_place_of_relu(name, activation):
+    config = model_config(name, activation, **NARROW.get(name, {}))
+    network, with_relu = build(name, activation, **NARROW.get(name, {})), build(name, **NARROW.get(name, {}))
+    kept = len(config.hidden) if "hidden_activation" in config else 0
+    chosen = type(instantiate(plain(model_config(name, activation).activation))())
+    modules = list(network.modules())
+    replaced = [new for new, old in zip(modules, with_relu.modules(), strict=True) if type(new) is not type(old)]
+    relus = [module for module in modules if isinstance(module, nn.ReLU)]
+    if chosen is nn.ReLU:
+        assert not replaced
+    else:
+        assert len(relus) == kept
+        assert {type(module) for module in replaced} == {chosen}
+        assert len(replaced) + kept == sum(isinstance(module, nn.ReLU) for module in with_relu.modules())
+    calls = []
+    for module in [*replaced, *relus]:
+        module.register_forward_hook(lambda module, inputs, output: calls.append(module))
+    assert network.eval()(torch.randn(1, 3, 32, 32)).isfinite().all()
+    assert sorted(map(id, calls)) == sorted(map(id, [*replaced, *relus]))
+
+
+# That each file names the function which its header describes.
+FORMULAS = {
+    "relu": lambda x: max(0.0, x),
+    "leaky_relu": lambda x: x if x > 0 else 0.01 * x,
+    "elu": lambda x: x if x > 0 else math.expm1(x),
+    "selu": lambda x: 1.0507010 * (x if x > 0 else 1.6732632 * math.expm1(x)),
+    "gelu": lambda x: x * (1 + math.erf(x / math.sqrt(2))) / 2,
+    "silu": lambda x: x / (1 + math.exp(-x)),
+    "mish": lambda x: x * math.tanh(math.log1p(math.exp(x))),
+    "tanh": math.tanh,
+    "sigmoid": lambda x: 1 / (1 + math.exp(-x)),
+    "softplus": lambda x: math.log1p(math.exp(x)),
+    "hardswish": lambda x: x * min(max(x + 3, 0.0), 6.0) / 6,
+    "identity": lambda x: x,
+}
+
+
+@pytest.mark.parametrize("x", [-4.0, -0.5, 0.3, 2.0])
+@pytest.mark.parametrize("activation", FORMULAS)
+def test_activation_is_the_function_in_its_header(activation, x):
+    module = instantiate(plain(model_config("cnn2", activation).activation))()
+    assert module(torch.tensor(x)).item() == pytest.approx(FORMULAS[activation](x), abs=1e-6)

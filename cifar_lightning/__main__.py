@@ -16,7 +16,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from omegaconf import DictConfig
 
-from cifar_lightning.config import conf_dir, parse_overrides, register_resolvers
+from cifar_lightning.config import conf_dir, forget_folders, parse_overrides, register_resolvers
 from cifar_lightning.console import log_traceback
 from cifar_lightning.errors import UserError
 from cifar_lightning.runs import checkpoint_to_resume, folder_of
@@ -29,6 +29,8 @@ def main() -> None:
     """The console command; where something is wrong it ends with `error: …` on standard error and exit code 1."""
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises instead of printing a traceback of its own
     register_resolvers()
+    forget_folders()
+    failures.clear()
     try:
         sys.argv[1:] = checked_arguments(sys.argv[1:])
         hydra.main(config_path=str(conf_dir()), config_name="config", version_base="1.3")(job)()

@@ -33,12 +33,16 @@ def conf_dir() -> Path:
 def overridden(overrides: Sequence[str]) -> str:
     """A folder's name for what was typed: `model=resnet,optimizer.lr=0.1`, at most 100 characters, or `default`."""
     named = [o for o in overrides if not o.lstrip("+~").startswith(UNNAMED)]
-    return re.sub(r"[^\w=.,+~-]+", "-", ",".join(named))[:100].strip("-,") or "default"
+    bare = re.sub(r"[\[\]{}'\" ]", "", ",".join(named))
+    return re.sub(r"[^\w=.,+~-]+", "-", bare)[:100].strip("-,") or "default"
 
 
 @functools.cache
 def claim_folder(path: str) -> str:
-    """Make the folder `path`, or `path-2`, `path-3`, … where it exists: two runs never share one."""
+    """Make the folder `path`, or `path-2`, `path-3`, … where it exists: two runs never share one.
+
+    The same answer each time a command asks (Lightning asks again for the processes that it starts).
+    """
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     n, candidate = 1, path
     while True:
@@ -56,8 +60,14 @@ def run_folder(parent: str, what: str) -> str:
 
 @functools.cache
 def start_time() -> datetime.datetime:
-    """When this process first asked: one time for everything that a command names."""
+    """When the command first asked: one time for everything that it names."""
     return datetime.datetime.now()
+
+
+def forget_folders() -> None:
+    """A new command in this process claims new folders, at a new time."""
+    claim_folder.cache_clear()
+    start_time.cache_clear()
 
 
 def register_resolvers() -> None:

@@ -2,6 +2,7 @@
 
 import logging
 import sys
+import warnings
 
 
 def console_handler() -> logging.Handler:
@@ -33,5 +34,7 @@ def adopt_lightning_loggers() -> None:
         logger = logging.getLogger(name)
         logger.handlers.clear()
         logger.propagate = True
+    # A chatter of Lightning with newer versions of torch, which no user can mend.
+    warnings.filterwarnings("ignore", message=".*LeafSpec.*")
     # Which devices it found and what else one could install; what was chosen is logged by us.
     logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)

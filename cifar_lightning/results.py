@@ -166,8 +166,8 @@ def show(metrics: Mapping[str, Any], folder: Path) -> None:
     if "test/acc_per_class" in metrics:
         console.print(tables.class_table(metrics))
     shown = Path(os.path.relpath(folder)) if folder.is_relative_to(Path.cwd()) else folder
-    for path in sorted((shown / "figures").glob("*.png")):
-        console.print(f"figure     {path}", soft_wrap=True, highlight=False, markup=False)
-    console.print(f"metrics    {shown / 'metrics.json'}", soft_wrap=True, highlight=False, markup=False)
     logs = shown.parents[2] if len(shown.parents) > 3 else shown
-    console.print(f"dashboard  tensorboard --logdir {logs} --host localhost", soft_wrap=True, highlight=False, markup=False)
+    lines = [f"figure     {path}" for path in sorted((shown / "figures").glob("*.png"))]
+    lines += [f"metrics    {shown / 'metrics.json'}", f"dashboard  tensorboard --logdir {logs} --host localhost"]
+    for line in lines:
+        console.print(line, soft_wrap=True, highlight=False, markup=False)

@@ -52,7 +52,8 @@ def resumed_config(saved: dict[str, Any], config: DictConfig, typed: Sequence[st
     Raises UserError, naming the key, for a typed override that would make it another experiment.
     """
     merged, typed_values = OmegaConf.create(copy.deepcopy(saved)), plain(config)
-    merged.paths, merged.ckpt_path, merged.train, merged.test = config.paths, config.ckpt_path, config.train, config.test
+    for key in ("paths", "ckpt_path", "train", "test"):
+        merged[key] = config[key]
     for override in parse_overrides(typed):
         key = override.key_or_group
         if key == "trainer":

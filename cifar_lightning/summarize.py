@@ -27,7 +27,7 @@ examples:
   python -m cifar_lightning.summarize logs/classic --out RESULTS.md
       the same table as Markdown, with hardware and versions beneath it
 
-exit code: 0; 1 if there was no run, or a metrics.json that could not be used; 2 for a wrong command line
+exit code: 1 if there was no run, or a metrics.json that could not be used
 """
 
 

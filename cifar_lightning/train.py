@@ -80,7 +80,8 @@ def validate(
 ) -> dict[str, float | None]:
     if not datamodule.has_validation:
         return {"val/acc": None, "val/loss": None}
-    return dict(trainer.validate(classifier, datamodule=datamodule, ckpt_path=checkpoint, weights_only=True, verbose=False)[0])
+    figures = trainer.validate(classifier, datamodule, ckpt_path=checkpoint, weights_only=True, verbose=False)
+    return dict(figures[0])
 
 
 def build_datamodule(config: DictConfig) -> CIFAR10DataModule:

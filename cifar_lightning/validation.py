@@ -17,6 +17,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from cifar_lightning.config import compose, conf_dir, parse_overrides, plain
 from cifar_lightning.errors import UserError
+from cifar_lightning.models.torchvision_families import NAMES
 
 
 @dataclass(frozen=True)
@@ -56,8 +57,14 @@ TEXT = Rule(lambda v: type(v) is str and v != "", "a text")
 COUNT_OR_SHARE = Rule(
     lambda v: (type(v) is int and v >= 0) or (type(v) is float and 0 <= v <= 1), "a count, or a share from 0.0 to 1.0"
 )
+INITS = (
+    "default", "xavier_uniform", "xavier_normal", "kaiming_uniform", "kaiming_normal", "lecun_normal", "orthogonal",
+    "tutorial",
+)  # fmt: skip
+
 PRECISIONS = (
-    "auto", "32-true", "32", 32, "bf16-mixed", "bf16-true", "bf16", "16-mixed", "16-true", "16", 16, "64-true", "64", 64,
+    "auto", "32-true", "32", 32, "bf16-mixed", "bf16-true", "bf16", "16-mixed", "16-true", "16", 16,
+    "64-true", "64", 64,
 )  # fmt: skip
 
 RULES: dict[str, Rule] = {
@@ -82,6 +89,12 @@ RULES: dict[str, Rule] = {
     "data.num_workers": optional(integer(0)),
     "data.pin_memory": optional(BOOLEAN),
     "data.persistent_workers": BOOLEAN,
+    "model.init": choice(*INITS),
+    "model.name": Rule(lambda v: v in NAMES, "a classifier of torchvision"),
+    "model.stem": choice("imagenet", "cifar"),
+    "model.image_size": optional(integer(1)),
+    "model.pretrained": BOOLEAN,
+    "model.freeze": choice("none", "all_but_head", "all_but_last_stage"),
     "optimizer.lr": positive(),
     "optimizer.weight_decay": not_negative(),
     "optimizer.momentum": not_negative(),
@@ -123,7 +136,7 @@ def compose_checked(overrides: Sequence[str]) -> DictConfig:
     try:
         parsed = parse_overrides(overrides)
     except OverrideParseException as error:
-        raise UserError(f"can't read the override {error.override!r}: write key=value (quotes: 'key=\"a b\"')") from None
+        raise UserError(f"can't read the override {error.override!r}: write key=value, or 'key=\"a b\"'") from None
     try:
         config = compose(overrides, return_hydra_config=True)
     except (HydraException, OmegaConfBaseException) as error:
@@ -197,9 +210,12 @@ def check_values(config: DictConfig, overrides: Sequence[Override]) -> None:
         except OmegaConfBaseException as error:
             raise UserError(f"{key}: {str(error).splitlines()[0]}") from None
         if not rule.admits(value):
-            raise UserError(f"{key}={value}: must be {rule.words}")
+            near = nearest(value, NAMES) if key == "model.name" and isinstance(value, str) else ""
+            raise UserError(f"{key}={value}: must be {rule.words}{near}")
     check_types(config, overrides)
     check_split(config)
+    if "activation" not in config.model and any(o.key_or_group.startswith("activation") for o in overrides):
+        raise UserError("activation: torchvision's networks keep their own; leave it out, or choose another model")
 
 
 def check_types(config: DictConfig, overrides: Sequence[Override]) -> None:
@@ -239,11 +255,11 @@ def check_split(config: DictConfig) -> None:
         return
     val = data.val_size if isinstance(data.val_size, int) else round(data.val_size * total)
     if val >= total:
-        raise UserError(f"data.val_size={data.val_size}: {data.name} has {total:,} training images; take fewer for validation")
+        raise UserError(f"data.val_size={data.val_size}: {data.name} has only {total:,} training images")
     if data.batch_size > total - val:
-        raise UserError(f"data.batch_size={data.batch_size}: the training part has {total - val:,} images; take a smaller batch")
+        raise UserError(f"data.batch_size={data.batch_size}: the training part has only {total - val:,} images")
     if val == 0:
         for key in ("callbacks.early_stopping.monitor", "scheduler.monitor"):
             monitor = OmegaConf.select(config, key)
             if monitor is not None and str(monitor).startswith("val/"):
-                raise UserError(f"{key}={monitor}: there is no validation part (data.val_size=0); give it one or drop the monitor")
+                raise UserError(f"{key}={monitor}: there is no validation part; set data.val_size above 0")

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import lightning as L
 import numpy as np
@@ -29,7 +29,7 @@ class CIFAR10DataModule(L.LightningDataModule):
         self,
         *,
         name: str = "cifar10",
-        source: str = "pickle",
+        source: Literal["pickle", "torchvision"] = "pickle",
         root: str | Path = "data",
         verify: bool = True,
         val_size: int | float = 10_000,
@@ -59,7 +59,7 @@ class CIFAR10DataModule(L.LightningDataModule):
         self.batch_size, self.eval_batch_size, self.drop_last = batch_size, eval_batch_size, drop_last
         self.pipeline, self.seed = pipeline, seed
         self.transforms = list(transforms.values() if isinstance(transforms, Mapping) else transforms)
-        self.workers = {
+        self.workers: dict[str, Any] = {
             "num_workers": num_workers,
             "pin_memory": pin_memory,
             "persistent_workers": persistent_workers,
@@ -95,7 +95,7 @@ class CIFAR10DataModule(L.LightningDataModule):
             num_workers=self.workers["num_workers"],
             current_epoch=lambda: self.trainer.current_epoch if self.trainer else 0,
             # Lightning's promise for overfit_batches: the same images in every epoch.
-            shuffle=not (self.trainer and self.trainer.overfit_batches),
+            shuffle=not getattr(self.trainer, "overfit_batches", 0),
             rank=self._rank,
             world_size=self._world_size,
         )

@@ -58,7 +58,7 @@ class DeviceLoader(TrainingLoader):
         for start in range(first - first % per_chunk, len(self), per_chunk):
             chunk = ends[start : start + per_chunk + 1]
             chosen = order[chunk[0] : chunk[-1]]
-            images, labels = self.split.images[chosen], self.split.labels[chosen]
+            images, labels = (part.index_select(0, chosen) for part in (self.split.images, self.split.labels))
             for transform, drawn in zip(self.transforms[:mixing], draws[:mixing], strict=True):
                 images = transform.apply(images, _rows(drawn, slice(chunk[0], chunk[-1])))
             for begin, end in list(pairwise(chunk))[max(0, first - start) :]:

@@ -51,23 +51,28 @@ def fetch_cifar10(root: Path, verify: bool = True, urls: Sequence[str] | None = 
 
     `urls` replaces the known addresses; with `verify=False` an archive from them, or one found, may have another sum.
     """
+    root = root.expanduser()
     if root.name == FOLDER:  # the folder itself was given
         root = root.parent
-    folder, archive = root / FOLDER, root / ARCHIVE
+    with _explained(root):
+        return _fetch_cifar10(root / FOLDER, root / ARCHIVE, verify, urls)
+
+
+def _fetch_cifar10(folder: Path, archive: Path, verify: bool, urls: Sequence[str] | None) -> Path:
     if folder.is_dir():
         return folder
     if folder.exists():
         raise UserError(f"{folder} is not a folder. Delete it, or give another folder with data.root=...")
     servers = None if archive.is_file() else _Servers(URLS if urls is None else urls)
-    if servers is not None and not root.is_dir() and not servers.any():
-        raise _nothing_found(archive, servers)
-    with _explained(root), _locked(root):
+    if servers is not None and not folder.parent.is_dir() and not servers.any():
+        raise _nothing_found(archive, servers)  # with no trace left on the disk
+    with _locked(folder.parent):
         if folder.is_dir():  # another process has fetched it meanwhile
             return folder
         if archive.is_file():
             _check_found(archive, verify)
-        elif servers is not None:
-            _download(archive, servers, verify or urls is None)
+        else:
+            _download(archive, servers or _Servers(URLS if urls is None else urls), verify or urls is None)
         log.info("Unpacking %s", archive)
         unpack(archive, folder)
     return folder
@@ -81,7 +86,7 @@ def _explained(root: Path) -> Iterator[None]:
     except OSError as error:
         where, why = error.filename or root, error.strerror or str(error)
         raise UserError(
-            f"CIFAR-10 can't be written to {where}: {why}. Mend that, or give another folder with data.root=..."
+            f"CIFAR-10 can't be fetched into {where}: {why}. Mend that, or give another folder with data.root=..."
         ) from error
 
 
@@ -108,7 +113,7 @@ def _check_found(archive: Path, verify: bool) -> None:
     if not verify:
         log.warning("data.verify=false: %s is not the official archive (MD5 %s)", archive, found.md5)
         return
-    fault = f"is cut short ({found.size:,} of {expected.size:,} bytes)"
+    fault = f"is cut short, or not the official one ({found.size:,} of {expected.size:,} bytes)"
     if found.size >= expected.size:
         fault = f"is not the official archive (MD5 {found.md5} instead of {expected.md5})"
     raise UserError(

@@ -55,8 +55,7 @@ def parse_batch(content: bytes, path: Path) -> tuple[np.ndarray, np.ndarray]:
     if len(images) == 0:
         _reject(path, "holds no images")
     if isinstance(labels, list) and set(map(type, labels)) <= {int}:
-        in_range = all(0 <= label < N_CLASSES for label in labels)
-        labels = np.array(labels if in_range else [-1] * len(labels), np.int64)
+        labels = np.array([label if 0 <= label < N_CLASSES else -1 for label in labels], np.int64)
     if not isinstance(labels, np.ndarray) or labels.ndim != 1 or labels.dtype.kind not in "iu":
         _reject(path, "is no CIFAR-10 batch: its 'labels' are not a list of whole numbers")
     if len(labels) != len(images):
@@ -281,19 +280,15 @@ def _plain_dtype(code: Any) -> str:
 
 def _array(raw: Any, dtype: Any, shape: Any, order: Any) -> np.ndarray:
     """A read-only view of the raw bytes, which a claimed shape can't exceed."""
-    if (
-        type(raw) not in (bytes, memoryview)
-        or not isinstance(dtype, _DType)
-        or type(shape) is not tuple
-        or not 1 <= len(shape) <= 4
-    ):
+    if type(raw) not in (bytes, memoryview) or not isinstance(dtype, _DType) or type(shape) is not tuple:
         raise TypeError
-    if not all(type(length) is int and 0 <= length <= len(raw) for length in shape) or _text(order) not in ("C", "F"):
+    if not 1 <= len(shape) <= 4 or not all(type(length) is int and 0 <= length <= LARGEST_FILE for length in shape):
         raise ValueError
-    if dtype.byte_order not in tuple("<>|="):
+    if _text(order) not in ("C", "F") or dtype.byte_order not in ("<", ">", "|", "="):
         raise ValueError
-    values = np.frombuffer(raw, np.dtype(dtype.code).newbyteorder(dtype.byte_order))  # type: ignore[arg-type]
-    return values.reshape(shape, order="F" if order == "F" else "C")
+    order_of_type = "=" if dtype.byte_order == "|" else dtype.byte_order  # "|": a single byte has none
+    values = np.frombuffer(raw, np.dtype(order_of_type + dtype.code))
+    return values.reshape(shape, order="F" if _text(order) == "F" else "C")
 
 
 def _text(value: Any) -> str:

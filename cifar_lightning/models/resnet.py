@@ -25,7 +25,7 @@ class ResNet(nn.Module):
     def __init__(
         self,
         *,
-        stem: int,
+        stem_width: int,
         widths: Sequence[int],
         blocks: int = 2,
         activation: Callable[[], nn.Module] = nn.ReLU,
@@ -33,9 +33,9 @@ class ResNet(nn.Module):
         num_classes: int = 10,
     ) -> None:
         super().__init__()
-        self.stem = nn.Sequential(*_conv_norm(3, stem, 3), activation())
+        self.stem = nn.Sequential(*_conv_norm(3, stem_width, 3), activation())
         layers: list[BasicBlock] = []
-        width = stem
+        width = stem_width
         for stage, out in enumerate(widths):
             for block in range(blocks):
                 stride = 2 if stage > 0 and block == 0 else 1

@@ -15,7 +15,7 @@ class Family:
     """Networks with one plan. Paths are those of `nn.Module.get_submodule`; `path.-3:` is the last three children."""
 
     names: tuple[str, ...]
-    last_stage: tuple[str, ...]  # the layers of the lowest resolution; for AlexNet and VGG the fully connected ones
+    last_stage: tuple[str, ...]  # from the lowest resolution on; for AlexNet and VGG the fully connected layers
     stem: tuple[str, ...] = ()  # first convolution and, where there is one, first pooling: what stem=cifar replaces
     min_size: int = 1  # smaller images vanish on the way
     exact_size: bool = False  # no larger images either
@@ -62,7 +62,7 @@ FAMILIES = (
         "shufflenet_v2_x0_5 shufflenet_v2_x1_0 shufflenet_v2_x1_5 shufflenet_v2_x2_0", "stage4 conv5", "conv1.0 maxpool"
     ),
     _family("mobilenet_v2", "features.-5:", "features.0.0"),
-    _family("mobilenet_v3_small mobilenet_v3_large", "features.-4:", "features.0.0"),
+    _family("mobilenet_v3_small mobilenet_v3_large", "features.-4: classifier", "features.0.0"),
     _family("mnasnet0_5 mnasnet0_75 mnasnet1_0 mnasnet1_3", "layers.-5:", "layers.0"),
     _family(
         "efficientnet_b0 efficientnet_b1 efficientnet_b2 efficientnet_b3 efficientnet_b4 efficientnet_b5 "
@@ -78,10 +78,12 @@ FAMILIES = (
         "trunk_output.block4",
         "stem.0",
     ),
-    _family("convnext_tiny convnext_small convnext_base convnext_large", "features.6 features.7", min_size=32),
+    _family(
+        "convnext_tiny convnext_small convnext_base convnext_large", "features.6 features.7 classifier", min_size=32
+    ),
     _family("swin_t swin_s swin_b swin_v2_t swin_v2_s swin_v2_b", "features.6 features.7 norm", min_size=4),
     _family("vit_b_16 vit_b_32 vit_l_16 vit_l_32 vit_h_14", "encoder.layers.-1: encoder.ln", exact_size=True),
-    _family("maxvit_t", "blocks.3", exact_size=True),
+    _family("maxvit_t", "blocks.3 classifier", exact_size=True),
 )
 NAMES = tuple(sorted(name for family in FAMILIES for name in family.names))
 

@@ -46,6 +46,9 @@ class TorchvisionClassifier(nn.Module):
         family = family_of(name)
         size = image_size or IMAGE_SIZE
         family.check_size(name, size)
+        if stem == "cifar" and not family.stem:
+            able = ", ".join(f.names[0] for f in FAMILIES if f.stem)
+            raise UserError(f"model.stem=cifar: {name} has no such stem; these and their kin do: {able}")
         self.image_size = image_size
         self.aux_weight = family.aux_weight
         # init_weights: torchvision's own initialisation, of which it otherwise warns that it may change.
@@ -54,7 +57,7 @@ class TorchvisionClassifier(nn.Module):
         auxiliary = [module for child, module in self.network.named_children() if "aux" in child.lower()]
         untrained = [_last_layer(module) for module in (self.network, *auxiliary)]
         if stem == "cifar":
-            untrained += _use_small_stem(self.network, name, family)
+            untrained += _use_small_stem(self.network, family)
         if dropout is not None:
             _set_dropout(self.network, name, dropout)
         if pretrained:
@@ -110,11 +113,8 @@ def _last_stage(network: nn.Module, family: Family) -> list[nn.Module]:
     return stage
 
 
-def _use_small_stem(network: nn.Module, name: str, family: Family) -> list[nn.Module]:
+def _use_small_stem(network: nn.Module, family: Family) -> list[nn.Module]:
     """Make the stem one for small images; returns the convolution if it is a new one."""
-    if not family.stem:
-        able = ", ".join(f.names[0] for f in FAMILIES if f.stem)
-        raise UserError(f"model.stem=cifar: {name} has no such stem; these and their kin do: {able}")
     path, *pool = family.stem
     if pool:
         network.set_submodule(pool[0], nn.Identity())

@@ -1,6 +1,6 @@
 """Wide residual networks.
 
-S. Zagoruyko and N. Komodakis, "Wide residual networks", 2016 (arXiv 1605.07146), tables 4 and 6: WRN-28-10 has 36.5 M
+S. Zagoruyko and N. Komodakis, "Wide residual networks", 2016 (arXiv 1605.07146), tables 5 and 6: WRN-28-10 has 36.5 M
 parameters and 4.00 % test error on CIFAR-10 (3.89 % with dropout 0.3), WRN-16-4 2.7 M and 5.02 %; 200 epochs, flips
 and crops.
 """
@@ -16,8 +16,8 @@ from cifar_lightning.models.initialization import initialize
 class WideResNet(nn.Module):
     """A convolution to 16 channels, three groups of pre-activation blocks, average over the image, linear layer.
 
-    `depth` counts the convolutions on the longest path, 1x1 shortcuts included (28 = four blocks a group); the groups
-    have 16, 32 and 64 channels times `widen_factor`.
+    `depth` counts the convolutions, the 1x1 shortcut of each group included (28 = 1 + 3 * (4 * 2 + 1)); the groups have
+    16, 32 and 64 channels times `widen_factor`.
 
     Shapes: images [N, 3, H, W]; logits [N, num_classes].
     """

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from matplotlib import style
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
@@ -22,7 +23,8 @@ from cifar_lightning.reporting.files import atomic_path
 DPI = 130
 # Okabe and Ito's colours, which differ for every kind of colour vision.
 COLORS = {"train": "#0072B2", "val": "#D55E00", "test": "#009E73", "grey": "#666666"}
-NAMES = {"train": "training", "val": "validation"}
+NAMES = {"train": "training", "val": "validation", "test": "test (one value, at the end)"}
+TITLES = {"loss": "Loss", "acc": "Accuracy"}
 STYLE = {
     "figure.dpi": DPI,
     "font.size": 9,
@@ -38,15 +40,25 @@ STYLE = {
     "lines.markersize": 4,
 }
 # Beneath it matplotlib's defaults, so that nobody's own matplotlibrc changes a report.
+# Drawing needs it, too: ticks and their labels come into being only then.
 styled = style.context(["default", STYLE])
 
 
+@styled
 def save_figure(figure: Figure, path: str | os.PathLike[str]) -> None:
     """Write the figure as its suffix says (PNG, SVG, PDF), whole or not at all."""
     kind = Path(path).suffix.lstrip(".") or "png"
     options: dict[str, Any] = {"pil_kwargs": {"optimize": True}} if kind == "png" else {}
     with atomic_path(path) as temporary:
         figure.savefig(temporary, format=kind, dpi=DPI, **options)
+
+
+@styled
+def pixels(figure: Figure) -> np.ndarray:
+    """Draw the figure: uint8 [H, W, 3]."""
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return np.array(canvas.buffer_rgba())[..., :3]
 
 
 @styled
@@ -59,40 +71,39 @@ def learning_curves(history: Sequence[Mapping[str, Any]], test: Mapping[str, Any
     """
     if not history:
         return message("No epoch was completed, so there are no learning curves.")
-    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    figure = Figure(figsize=(9, 4), layout="constrained")
     losses, accuracies = figure.subplots(1, 2, gridspec_kw={"wspace": 0.04})
     _curves(losses, history, "loss", test or {})
-    losses.set(title="Loss", xlabel="epoch", ylabel="cross-entropy")
+    losses.set(xlabel="epoch", ylabel="cross-entropy")
     _curves(accuracies, history, "acc", test or {})
-    accuracies.set(title="Accuracy", xlabel="epoch", ylabel="accuracy (%)")
+    accuracies.set(xlabel="epoch", ylabel="accuracy (%)")
+    curves = {line.get_label(): line for axes in figure.axes for line in axes.get_lines()}
+    # Outside, where no curve can run through it.
+    figure.legend(handles=list(curves.values()), loc="outside lower center", ncols=max(len(curves), 1))
     return figure
 
 
 def _curves(axes: Axes, history: Sequence[Mapping[str, Any]], quantity: str, test: Mapping[str, Any]) -> None:
+    """Draw one quantity's curves; the title says the best validation value and the test value."""
     factor = 100 if quantity == "acc" else 1
     epochs = [row["epoch"] + 1 for row in history]
-    for part, marker in (("train", "o"), ("val", "s")):
+    marker = {"train": "o", "val": "s"} if len(epochs) <= 25 else {}  # a single epoch is a dot that can be seen
+    facts = []
+    for part, line in (("train", "-"), ("val", "--")):
         values = factor * np.array([row.get(f"{part}/{quantity}") for row in history], dtype=float)
         if not np.isfinite(values).any():
             continue
-        # The two parts differ in line, too, and a single epoch is a dot that can be seen.
-        line = "-" if part == "train" else "--"
-        shown = marker if len(epochs) <= 25 else ""
-        axes.plot(epochs, values, line, marker=shown, color=COLORS[part], label=_label(part, quantity, epochs, values))
+        axes.plot(epochs, values, line, marker=marker.get(part), color=COLORS[part], label=NAMES[part])
+        if part == "val":
+            best = int(np.nanargmax(values) if quantity == "acc" else np.nanargmin(values))
+            facts.append(f"best validation: {_written(values[best], quantity)} (epoch {epochs[best]})")
     level = test.get(f"test/{quantity}")
     if level is not None:
-        label = f"test: {_written(factor * level, quantity)}"
-        axes.axhline(factor * level, color=COLORS["test"], linestyle=":", label=label)
+        axes.axhline(factor * level, color=COLORS["test"], linestyle=":", label=NAMES["test"])
+        facts.append(f"test: {_written(factor * level, quantity)}")
+    axes.set_title("\n".join([TITLES[quantity], *[", ".join(facts)] * bool(facts)]))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1, steps=[1, 2, 5, 10]))
     axes.grid(True)
-    axes.legend()
-
-
-def _label(part: str, quantity: str, epochs: Sequence[int], values: np.ndarray) -> str:
-    if part == "train":
-        return NAMES[part]
-    best = int(np.nanargmax(values) if quantity == "acc" else np.nanargmin(values))
-    return f"{NAMES[part]} (best: {_written(values[best], quantity)}, epoch {epochs[best]})"
 
 
 def _written(value: float, quantity: str) -> str:
@@ -141,7 +152,8 @@ def accuracy_per_class(accuracies: Mapping[str, float]) -> Figure:
     values = 100 * np.array(list(accuracies.values()), dtype=float)
     figure = Figure(figsize=(6.5, 1.3 + 0.27 * len(names)), layout="constrained")
     axes = figure.subplots()
-    axes.barh(names, np.nan_to_num(values), color=COLORS["train"], height=0.72)
+    axes.barh(range(len(names)), np.nan_to_num(values), color=COLORS["train"], height=0.72)
+    axes.set_yticks(range(len(names)), names)
     # The numbers stand in a column of their own, where the line of the mean can't cross them.
     for row, value in enumerate(values):
         text = "no images" if np.isnan(value) else f"{value:.1f}"
@@ -212,7 +224,7 @@ def mistakes(
         return message(f"No mistakes: all {len(labels):,} images were classified correctly.")
     shown = wrong[np.argsort(-confidences[wrong], kind="stable")][:most]
     captions = [
-        f"{class_names[predictions[i]]} {100 * confidences[i]:.1f} %\ntrue: {class_names[labels[i]]}" for i in shown
+        f"{class_names[predictions[i]]}, {100 * confidences[i]:.1f} %\ntrue: {class_names[labels[i]]}" for i in shown
     ]
     title = f"Most confident mistakes ({len(shown)} of {len(wrong):,}): predicted class and confidence, true class"
     return image_grid(images[shown], captions, title=title, columns=6, width=128)

@@ -26,7 +26,8 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
         yield temporary
         os.replace(temporary, path)
     except OSError as error:
-        reason = error.strerror or error
+        in_the_way = isinstance(error, FileExistsError | NotADirectoryError)
+        reason = "a part of its path is a file" if in_the_way else error.strerror or error
         raise UserError(f"can't write {path}: {reason}. Choose another folder, or mend this one.") from error
     finally:
         if os.path.lexists(temporary):

@@ -134,10 +134,10 @@ def summarize(runs: Sequence[Run], by: Sequence[str] = ()) -> Summary:
 def newest_of_each_seed(runs: Iterable[Run]) -> list[Run]:
     """Leave out earlier repetitions of a setting with the same seed: they are no independent samples.
 
-    A training counts more than a later test of its checkpoint, which knows no times.
+    A training counts more than a later test of its checkpoint, which took no training time.
     """
     newest: dict[Hashable, Run] = {}
-    order = sorted(runs, key=lambda run: (run.metrics.get("train_seconds") is not None, str(run.metrics.get("date"))))
+    order = sorted(runs, key=lambda run: (bool(run.metrics.get("train_seconds")), str(run.metrics.get("date"))))
     for run in order:
         seed = run.metrics.get("seed")
         newest[run.key, run.path if seed is None else seed] = run
@@ -172,7 +172,9 @@ def _figures(runs: Sequence[Run]) -> Row:
         return [run.metrics[key] for run in runs if run.metrics.get(key) is not None]
 
     def mean(key: str) -> float | None:
-        return statistics.fmean(values(key)) if values(key) else None
+        # A run that only tested a checkpoint took 0 s to train: no time to average.
+        timed = [value for value in values(key) if value]
+        return statistics.fmean(timed) if timed else None
 
     def different(key: str, digits: int = 0) -> str:
         return " / ".join(number(value, digits) for value in sorted(set(values(key)))) or NOTHING
@@ -220,7 +222,8 @@ def _typed(name: str, value: str) -> str:
 
 def _in_all(runs: Sequence[Run]) -> dict[str, str]:
     first = runs[0].settings
-    return {name: first[name] for name in first if all(run.settings.get(name) == first[name] for run in runs)}
+    rest = [{name: _comparable(value) for name, value in run.settings.items()} for run in runs]
+    return {name: first[name] for name in first if all(one.get(name) == _comparable(first[name]) for one in rest)}
 
 
 def _name(run: Run, common: Mapping[str, str]) -> str:

@@ -29,7 +29,7 @@ def duration(seconds: float | None) -> str:
         return NOTHING
     if seconds < 100:
         return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
-    units, unit = (round(seconds), "min") if seconds < 3600 else (round(seconds / 60), "h")
+    units, unit = (round(seconds), "min") if round(seconds) < 3600 else (round(seconds / 60), "h")
     return f"{units // 60}:{units % 60:02d} {unit}"
 
 
@@ -120,8 +120,9 @@ def _columns(rows: Sequence[Row]) -> list[str]:
 
 def _is_numeric(rows: Sequence[Row], column: str) -> bool:
     texts = [row.get(column, "") for row in rows]
-    # A number, and behind it at most signs, more numbers and a unit: "70.31 %", "59.0 ± 0.4 (3)", "5:01 min".
-    looks = [re.fullmatch(r"[-+]?\d[\d.,:e+-]*(\s?[±(\d].*)?(\s?(%|s|min|h))?", text) is not None for text in texts]
+    # A number, and behind it at most a deviation, a count and a unit: "70.31 %", "59.0 ± 0.4 (3)", "5:01 min".
+    pattern = r"[-+]?\d[\d.,:e+-]*( ± [\d.]+)?( \(\d+\))?( (%|s|min|h))?"
+    looks = [re.fullmatch(pattern, text) is not None for text in texts]
     return any(looks) and all(look or text in ("", NOTHING) for look, text in zip(looks, texts, strict=True))
 
 

@@ -2,14 +2,13 @@
 
 import contextlib
 import io
+import json
 import logging
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import torch
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 from torch import Tensor, nn
@@ -57,15 +56,13 @@ def _flat(params: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, fl
             yield f"{prefix}{key}", value
         else:
             # Also None and booleans, as a person types them.
-            yield f"{prefix}{key}", {None: "null", True: "true", False: "false"}.get(value) or str(value)
+            yield f"{prefix}{key}", json.dumps(value) if value is None or isinstance(value, bool) else str(value)
 
 
 def add_figures(writer: SummaryWriter, named: Mapping[str, Figure], step: int = 0) -> None:
-    """Show figures on the IMAGES page, each under its name."""
+    """Show figures on the IMAGES page, together in one section: TensorBoard leaves only the first ones open."""
     for name, figure in named.items():
-        canvas = FigureCanvasAgg(figure)
-        canvas.draw()
-        writer.add_image(name, np.asarray(canvas.buffer_rgba())[..., :3], step, dataformats="HWC")
+        writer.add_image(f"figures/{name}", figures.pixels(figure), step, dataformats="HWC")
 
 
 def add_image_grid(

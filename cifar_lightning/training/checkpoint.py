@@ -18,7 +18,9 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, ValueError, zipfile.BadZipFile, OSError) as error:
-        raise UserError(f"{path} can't be read as a checkpoint: it is cut short, damaged, or holds more than data") from error
+        raise UserError(
+            f"{path} can't be read as a checkpoint: it is cut short, damaged, or holds more than data"
+        ) from error
     if not isinstance(checkpoint, dict) or "cifar_lightning" not in checkpoint or "state_dict" not in checkpoint:
         raise UserError(f"{path} is not a checkpoint of cifar_lightning: name a best.ckpt or last.ckpt of a run")
     return checkpoint

@@ -7,6 +7,7 @@ import lightning as L
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
+from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from cifar_lightning.errors import UserError
 from cifar_lightning.training.metrics import Sums, test_metrics
@@ -51,7 +52,8 @@ class ImageClassifier(L.LightningModule):
         self._scale = 1 / torch.tensor(self.std)[:, None, None]
         self._shift = -torch.tensor(self.mean)[:, None, None] * self._scale
         self._byte_scale = self._scale / 255
-        self._resume: dict[str, Tensor] | None = None
+        self._val_means: dict[str, Tensor] = {}  # of the latest validation
+        self._resume: dict[str, Any] | None = None
         if compile:
             self.network.compile()  # in place, so that the names in the state dict stay as they are
         else:
@@ -112,7 +114,23 @@ class ImageClassifier(L.LightningModule):
         return images / mean
 
     def on_train_epoch_end(self) -> None:
-        self._log_means("train", self.train_sums)
+        self.log_dict(self._means("train", self.train_sums), prog_bar=True, sync_dist=True)
+        if self._val_means and "val/loss" not in self.trainer.callback_metrics:  # resumed after the validation
+            self.log_dict(self._val_means, logger=False)
+        self._step_plateaus()
+
+    def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
+        if not isinstance(scheduler, ReduceLROnPlateau):
+            scheduler.step()
+
+    def _step_plateaus(self) -> None:
+        # Lightning does so after the epoch's checkpoint is written, and not at all in an epoch that was resumed.
+        epochs = self.trainer.current_epoch + 1
+        for config in self.trainer.lr_scheduler_configs:
+            plateau = config.scheduler
+            if isinstance(plateau, ReduceLROnPlateau) and plateau.last_epoch < epochs // config.frequency:
+                assert config.monitor is not None
+                plateau.step(self.trainer.callback_metrics[config.monitor])
 
     def configure_optimizers(self) -> Any:
         trainer = self.trainer
@@ -147,7 +165,10 @@ class ImageClassifier(L.LightningModule):
         self.val_sums.add(cross_entropy(logits, labels), logits, labels)
 
     def on_validation_epoch_end(self) -> None:
-        self._log_means("val", self.val_sums)
+        means = self._means("val", self.val_sums)
+        if not self.trainer.sanity_checking:
+            self._val_means = means
+        self.log_dict(means, prog_bar=True, sync_dist=True)
 
     def on_test_epoch_start(self) -> None:
         self._test_logits = [torch.empty(0, len(self.class_names), device=self.device)]
@@ -167,12 +188,12 @@ class ImageClassifier(L.LightningModule):
         del self._test_logits, self._test_labels
         figures = test_metrics(self.test_logits, self.test_labels, self.class_names)
         scalars = {key: value for key, value in figures.items() if isinstance(value, float)}
-        self.log_dict(scalars, sync_dist=True)  # the same everywhere; Lightning would warn
+        self.log_dict(scalars, sync_dist=True)
 
-    def _log_means(self, stage: str, sums: Sums) -> None:
+    def _means(self, stage: str, sums: Sums) -> dict[str, Tensor]:
+        """Over the images of all processes, so equal in all (logged as sync_dist for Lightning's peace of mind)."""
         loss, correct, images = self.trainer.strategy.reduce(sums.state(), reduce_op="sum").unbind()
-        means = {f"{stage}/loss": loss / images, f"{stage}/acc": correct / images}
-        self.log_dict(means, prog_bar=True, sync_dist=True)  # the same everywhere; Lightning would warn
+        return {f"{stage}/loss": loss / images, f"{stage}/acc": correct / images}
 
     def _all_processes(self, rows: Tensor) -> Tensor:
         """Rows of all processes, one after the other: each evaluates a contiguous share of the images."""
@@ -200,19 +221,23 @@ class ImageClassifier(L.LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self._resume = checkpoint.get("cifar_lightning", {}).get("resume")
 
-    def _resume_state(self) -> dict[str, Tensor]:
-        """Sums and random states, a row for each process."""
-        state = {"sums": self.train_sums.state(), "rng": torch.get_rng_state()}
+    def _resume_state(self) -> dict[str, Any]:
+        """What an uninterrupted run would know later on; of sums and random states, a row for each process."""
+        rows = {"sums": self.train_sums.state(), "rng": torch.get_rng_state()}
         if self.device.type != "cpu":
-            state["device_rng"] = torch.get_device_module(self.device).get_rng_state()
+            rows["device_rng"] = torch.get_device_module(self.device).get_rng_state()
         if self.trainer.world_size == 1 or self.trainer.interrupted:  # the others may be gone: wait for none
-            return {key: value.cpu()[None] for key, value in state.items()}
-        gather = self.trainer.strategy.all_gather
-        return {key: gather(value.to(self.device)).cpu() for key, value in state.items()}
+            rows = {key: row.cpu()[None] for key, row in rows.items()}
+        else:
+            rows = {key: self.trainer.strategy.all_gather(row.to(self.device)).cpu() for key, row in rows.items()}
+        means = {key: value.item() for key, value in self._val_means.items()}
+        return {"epoch": self.trainer.current_epoch, "val_means": means, **rows}
 
-    def _restore(self, state: dict[str, Tensor]) -> None:
+    def _restore(self, state: dict[str, Any]) -> None:
         row = min(self.global_rank, len(state["rng"]) - 1)
-        self.train_sums.load(state["sums"][row])
+        if state["epoch"] == self.trainer.current_epoch:  # not where the epoch's last step was the checkpoint's
+            self.train_sums.load(state["sums"][row])
+        self._val_means = {key: self.train_sums.loss.new_tensor(mean) for key, mean in state["val_means"].items()}
         torch.set_rng_state(state["rng"][row])
         if "device_rng" in state and self.device.type != "cpu":
             torch.get_device_module(self.device).set_rng_state(state["device_rng"][row])

@@ -1,9 +1,12 @@
 """What TensorBoard shows from the first epoch on, beside the scalars that training logs."""
 
+from typing import cast
+
 import lightning as L
 import torch
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import TensorBoardLogger
+from torch import nn
 
 from cifar_lightning.reporting import tensorboard
 
@@ -18,12 +21,15 @@ class Dashboard(Callback):
         writers = [logger.experiment for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)]
         if not trainer.is_global_zero or trainer.global_step > 0 or not writers:
             return
-        images, labels = trainer.datamodule.augmented_examples(self.examples)
-        captions = [trainer.datamodule.class_names[label] for label in most_likely(labels).tolist()]
+        datamodule = trainer.datamodule  # type: ignore[attr-defined]
+        images, labels = datamodule.augmented_examples(self.examples)
+        captions = [datamodule.class_names[label] for label in most_likely(labels).tolist()]
         for writer in writers:
             tensorboard.add_layout(writer)
             tensorboard.add_image_grid(writer, "augmented training images", images.numpy(), captions)
-            tensorboard.add_graph(writer, pl_module.network, torch.zeros(1, 3, 32, 32, device=pl_module.device))
+            tensorboard.add_graph(
+                writer, cast(nn.Module, pl_module.network), torch.zeros(1, 3, 32, 32, device=pl_module.device)
+            )
 
 
 def most_likely(labels: torch.Tensor) -> torch.Tensor:

@@ -8,7 +8,6 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 from torchmetrics.functional.classification import (
     multiclass_accuracy,
-    multiclass_calibration_error,
     multiclass_confusion_matrix,
     multiclass_f1_score,
     multiclass_precision,
@@ -49,8 +48,7 @@ class Sums:
 def test_metrics(logits: Tensor, labels: Tensor, class_names: Sequence[str]) -> dict[str, Any]:
     """Every test figure, as plain numbers, from logits [N, K] and labels [N].
 
-    The calibration error has 15 equal-width bins, L1 (Guo et al. 2017). A class without images, or never
-    predicted, scores 0 where its figure would be 0/0, as in scikit-learn.
+    A class without images, or never predicted, scores 0 where its figure would be 0/0, as in scikit-learn.
     """
     logits, labels = logits.detach().cpu().double(), labels.detach().cpu()
     probabilities = logits.softmax(1)
@@ -65,10 +63,20 @@ def test_metrics(logits: Tensor, labels: Tensor, class_names: Sequence[str]) -> 
         "test/loss": cross_entropy(logits, labels).item(),
         "test/acc": (predictions == labels).double().mean().item(),
         "test/top5": multiclass_accuracy(probabilities, labels, k, top_k=min(5, k), average="micro").item(),
-        "test/ece": multiclass_calibration_error(probabilities, labels, k, n_bins=15, norm="l1").item(),
+        "test/ece": calibration_error(probabilities.amax(1), predictions == labels),
         "test/acc_per_class": recall,
         "test/precision_per_class": per_class(multiclass_precision),
         "test/recall_per_class": dict(recall),
         "test/f1_per_class": per_class(multiclass_f1_score),
         "test/confusion_matrix": multiclass_confusion_matrix(predictions, labels, k).tolist(),
     }
+
+
+def calibration_error(confidences: Tensor, right: Tensor, bins: int = 15) -> float:
+    """The mean gap between confidence and accuracy over equal-width bins, weighted by images (Guo et al. 2017).
+
+    By hand, because torchmetrics sums in single precision: off by 2 % where the error is small.
+    """
+    index = (confidences * bins).ceil().long().clamp(1, bins) - 1  # a bin has its upper edge, not its lower one
+    gaps = torch.zeros(bins, dtype=torch.float64).index_add_(0, index, confidences.double() - right.double())
+    return (gaps.abs().sum() / len(confidences)).item()

@@ -17,7 +17,7 @@ def resolve_accelerator(accelerator: str) -> str:
     cuda, mps = torch.cuda.is_available(), torch.backends.mps.is_available()
     if accelerator in ("gpu", "cuda") and not cuda and not (mps and accelerator == "gpu"):
         raise UserError(
-            f"trainer.accelerator={accelerator}: PyTorch finds no GPU on this machine; use trainer.accelerator=cpu or auto"
+            f"trainer.accelerator={accelerator}: PyTorch finds no GPU here; use trainer.accelerator=cpu or auto"
         )
     if accelerator == "mps" and not mps:
         raise UserError("trainer.accelerator=mps: this machine has no Apple GPU; use trainer.accelerator=cpu or auto")
@@ -37,7 +37,7 @@ def resolve_precision(precision: str | int, accelerator: str) -> str | int:
 
 
 def computes_bfloat16(device: str) -> bool:
-    """Whether the device multiplies bfloat16 matrices natively: CUDA capability 8 and later, CPUs with AMX or AVX512-BF16."""
+    """Whether the device multiplies bfloat16 natively: CUDA capability 8 and later, CPUs with AMX or AVX512-BF16."""
     if device == "cuda":
         return torch.cuda.get_device_capability() >= (8, 0)
     if device == "cpu":

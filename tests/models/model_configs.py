@@ -13,12 +13,12 @@ ACTIVATIONS = sorted(path.stem for path in (conf_dir() / "activation").glob("*.y
 OURS = [name for name in MODELS if "activation" in OmegaConf.load(conf_dir() / "model" / f"{name}.yaml")]
 # The same plan with fewer channels, for tests that build or train every network.
 NARROW: dict[str, dict[str, Any]] = {
-    "resnet18": {"stem": 8, "widths": [8, 16, 32, 64]},
+    "resnet18": {"stem_width": 8, "widths": [8, 16, 32, 64]},
     "wide_resnet": {"depth": 10, "widen_factor": 1},
 }
 
 
-def model_config(name: str, activation: str = "relu", **keys: Any) -> DictConfig:
+def model_config(name: str, activation: str = "relu", /, **keys: Any) -> DictConfig:
     config = OmegaConf.create(
         {
             "activation": OmegaConf.load(conf_dir() / "activation" / f"{activation}.yaml"),
@@ -30,7 +30,7 @@ def model_config(name: str, activation: str = "relu", **keys: Any) -> DictConfig
     return config.model
 
 
-def build(name: str, activation: str = "relu", **keys: Any) -> nn.Module:
+def build(name: str, activation: str = "relu", /, **keys: Any) -> nn.Module:
     torch.manual_seed(0)
     return instantiate(plain(model_config(name, activation, **keys)))
 

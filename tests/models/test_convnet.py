@@ -92,5 +92,7 @@ def test_a_list_of_the_wrong_length_is_refused():
 
 
 def test_convolutions_that_leave_nothing_are_refused():
-    with pytest.raises(UserError, match=r"model\.channels: nothing is left of a 32 px image after the convolution to 66"):
+    with pytest.raises(
+        UserError, match=r"model\.channels: nothing is left of a 32 px image after the convolution to 66"
+    ):
         ConvNet(channels=[8, 16, 32, 64, 65, 66], padding=1, hidden=[])

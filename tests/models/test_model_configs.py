@@ -57,12 +57,14 @@ def test_a_network_can_learn_a_few_images_by_heart(name):
     network = build(name, **NARROW.get(name, {}))
     images, labels = torch.randn(8, 3, 32, 32), torch.arange(8)
     optimizer = torch.optim.Adam(network.parameters(), lr=1e-3)
-    for _ in range(40):
+    for step in range(1, 201):
         optimizer.zero_grad()
-        cross_entropy(network(images), labels).backward()
+        cross_entropy(network.train()(images), labels).backward()
         optimizer.step()
-    # In eval mode: dropout off, and batch norms with the statistics they have gathered.
-    assert (network.eval()(images).argmax(1) == labels).all()
+        # In eval mode: dropout off, and batch norms with the statistics they have gathered.
+        if step % 20 == 0 and (network.eval()(images).argmax(1) == labels).all():
+            return
+    pytest.fail("8 images not learned in 200 steps")
 
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)

@@ -97,9 +97,9 @@ REFERENCES = [
     ("onecycle", {"cycle_momentum": False}, "step", lambda o: torchs.OneCycleLR(o, 0.05, 20, cycle_momentum=False)),
     (
         "plateau",
-        {"monitor": "train/loss", "patience": 0, "threshold": 0.3},
+        {"monitor": "train/loss", "patience": 0, "threshold": 0.5},
         "loss",
-        lambda o: torchs.ReduceLROnPlateau(o, patience=0, threshold=0.3),
+        lambda o: torchs.ReduceLROnPlateau(o, patience=0, threshold=0.5),
     ),
 ]
 

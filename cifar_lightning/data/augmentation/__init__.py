@@ -1,6 +1,10 @@
 """Augmentation of many images at once, each by its own draw: `draw(n, generator)`, then `apply(images, drawn)`."""
 
+from cifar_lightning.data.augmentation.affine import RandomAffine
+from cifar_lightning.data.augmentation.color import ColorJitter
 from cifar_lightning.data.augmentation.crop import RandomCrop
+from cifar_lightning.data.augmentation.cutout import Cutout
 from cifar_lightning.data.augmentation.flip import HorizontalFlip
+from cifar_lightning.data.augmentation.mixing import CutMix, Mixup
 
-__all__ = ["HorizontalFlip", "RandomCrop"]
+__all__ = ["ColorJitter", "CutMix", "Cutout", "HorizontalFlip", "Mixup", "RandomAffine", "RandomCrop"]

@@ -51,7 +51,7 @@ class ColorJitter:
         for step in steps:
             factor = factors[:, step, None, None, None].to(values.dtype)
             other = (_black, _mean_grey, _grey)[step](values, is_float)
-            values.mul_(factor).add_(other.mul_(1 - factor)).clamp_(0, 1 if is_float else 255)
+            values.mul_(factor).addcmul_(other, 1 - factor).clamp_(0, 1 if is_float else 255)
             if not is_float:
                 values.floor_()
         return values.to(images.dtype)
@@ -75,5 +75,5 @@ def _grey(values: Tensor, is_float: bool) -> Tensor:
 def _range(key: str, value: float | Sequence[float]) -> tuple[float, float]:
     low, high = (max(0.0, 1 - value), 1 + value) if isinstance(value, int | float) else value
     if not 0 <= low <= high:
-        raise UserError(f"ColorJitter: {key}={value} must be a number of at least 0, or two with the smaller one first.")
+        raise UserError(f"ColorJitter: {key}={value} must be a number of at least 0, or two, the smaller one first.")
     return float(low), float(high)

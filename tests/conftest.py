@@ -1,0 +1,17 @@
+"""Fixtures for all tests."""
+
+from pathlib import Path
+
+import pytest
+from official_format import write_cifar
+
+
+@pytest.fixture(scope="session")
+def cifar_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A `data.root` with small files in the official format: 5 x 60 training and 100 test images, easily learnt.
+
+    Their sums are not the official ones, so read them with `data.verify=false data.source=pickle`; never write there.
+    """
+    root = tmp_path_factory.mktemp("cifar")
+    write_cifar(root / "cifar-10-batches-py")
+    return root

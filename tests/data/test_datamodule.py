@@ -1,0 +1,209 @@
+import warnings
+
+import lightning as L
+import numpy as np
+import pytest
+import torch
+from digit_loaders import AUGMENTATIONS, augmentation, joined, same
+from lightning.pytorch.callbacks import ModelCheckpoint
+from sklearn.model_selection import train_test_split
+
+from cifar_lightning.data.datamodule import CIFAR10DataModule
+from cifar_lightning.data.digits import load_digits
+from cifar_lightning.data.normalize import CIFAR10_MEAN, CIFAR10_STD
+from cifar_lightning.errors import UserError
+
+
+def digits_module(name="none", **keys):
+    pipeline, transforms = augmentation(name)
+    keys = {"name": "digits", "val_size": 0.2, "batch_size": 64, "num_workers": 0} | keys
+    return CIFAR10DataModule(pipeline=pipeline, transforms=transforms, **keys)
+
+
+class Recorder(L.LightningModule):
+    """A network of one linear layer that remembers the batches it was given."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = torch.nn.Linear(3 * 32 * 32, 10)
+        self.seen = []
+
+    def training_step(self, batch):
+        images, targets = batch
+        self.seen.append((self.current_epoch, images.clone(), targets.clone()))
+        return torch.nn.functional.cross_entropy(self.layer(images.float().flatten(1) / 255), targets)
+
+    def validation_step(self, batch):
+        self.layer(batch[0].float().flatten(1))
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=0.01)
+
+
+def trainer(folder, **keys):
+    keys = {"max_epochs": 3, "num_sanity_val_steps": 0, "limit_val_batches": 0} | keys
+    return L.Trainer(
+        accelerator="cpu",
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        default_root_dir=folder,
+        **{"enable_checkpointing": False} | keys,
+    )
+
+
+@pytest.mark.parametrize("val_size", [0.2, 287])
+def test_parts_are_the_stratified_split_of_the_official_training_part(val_size):
+    module = digits_module(val_size=val_size)
+    module.setup()
+    arrays = load_digits()
+    expected = train_test_split(np.arange(1437), test_size=val_size, stratify=arrays.train.labels, random_state=42)
+    parts = (module.train, module.train_indices, expected[0]), (module.val, module.val_indices, expected[1])
+    for part, indices, of_scikit_learn in parts:
+        np.testing.assert_array_equal(indices, of_scikit_learn)
+        np.testing.assert_array_equal(part.images, arrays.train.images[indices])
+        np.testing.assert_array_equal(part.labels, arrays.train.labels[indices])
+    np.testing.assert_array_equal(module.test.images, arrays.test.images)
+    assert len(module.test) == 360
+    assert (module.class_names, module.checksum) == (arrays.class_names, arrays.checksum)
+
+
+def test_without_validation_part_everything_is_for_training():
+    module = digits_module(val_size=0)
+    module.setup()
+    np.testing.assert_array_equal(module.train.images, load_digits().train.images)
+    assert module.val_dataloader() == []
+    assert len(module.val) == len(module.val_indices) == 0
+
+
+def test_setup_may_be_called_again():
+    module = digits_module()
+    module.prepare_data()
+    module.setup("fit")
+    train = module.train
+    module.setup("test")
+    module.prepare_data()
+    assert module.train is train
+
+
+def test_evaluation_is_in_order_and_as_it_is():
+    module = digits_module("flip_crop", eval_batch_size=100)
+    module.setup()
+    for split, loader in ((module.val, module.val_dataloader()), (module.test, module.test_dataloader())):
+        assert same([joined(list(loader))], [(split.images, split.labels)])
+
+
+def test_digits_are_normalised_by_their_own_training_part():
+    module = digits_module()
+    module.setup()
+    values = module.train.images.double() / 255
+    torch.testing.assert_close(torch.tensor(module.mean).double(), values.mean((0, 2, 3)))
+    torch.testing.assert_close(torch.tensor(module.std).double(), values.std((0, 2, 3), correction=0))
+
+
+def test_cifar10_files(cifar_folder):
+    module = CIFAR10DataModule(root=cifar_folder, verify=False, val_size=50, batch_size=16)
+    module.prepare_data()
+    module.setup()
+    assert (len(module.train), len(module.val), len(module.test)) == (250, 50, 100)
+    assert (module.mean, module.std) == (CIFAR10_MEAN, CIFAR10_STD)
+    assert len(list(module.train_dataloader())) == 16
+
+
+@pytest.mark.parametrize("name", AUGMENTATIONS)
+def test_augmented_examples_are_what_training_sees_first(name):
+    module = digits_module(name, seed=4)
+    torch.manual_seed(0)
+    before = torch.get_rng_state()
+    images, labels = module.augmented_examples(100)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert images.dtype == torch.uint8
+    assert same([(images, labels)], [tuple(part[:100] for part in joined(list(module.train_dataloader())))])
+
+
+@pytest.mark.parametrize("name", AUGMENTATIONS)
+def test_a_run_resumed_in_mid_epoch_sees_the_batches_of_an_uninterrupted_one(name, tmp_path):
+    keys = {"val_size": 0.8, "batch_size": 64}  # 287 images: 5 batches
+    whole = Recorder()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        trainer(tmp_path).fit(whole, digits_module(name, **keys))
+        save = ModelCheckpoint(tmp_path, filename="{step}", every_n_train_steps=1, save_top_k=-1)
+        trainer(tmp_path, max_epochs=2, enable_checkpointing=True, callbacks=[save]).fit(
+            Recorder(), digits_module(name, **keys)
+        )
+        assert [epoch for epoch, _, _ in whole.seen] == [0] * 5 + [1] * 5 + [2] * 5
+        for step in (1, 5, 8):  # in the first epoch, at its end, in the second
+            resumed = Recorder()
+            trainer(tmp_path).fit(resumed, digits_module(name, **keys), ckpt_path=tmp_path / f"step={step}.ckpt")
+            assert [epoch for epoch, _, _ in resumed.seen] == [epoch for epoch, _, _ in whole.seen[step:]]
+            assert same([batch[1:] for batch in resumed.seen], [batch[1:] for batch in whole.seen[step:]])
+            assert torch.equal(resumed.layer.weight, whole.layer.weight)
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        {"limit_train_batches": 3},
+        {"max_epochs": -1, "max_steps": 15},
+        {"max_epochs": -1, "max_steps": 9, "limit_train_batches": 3},
+        {"limit_val_batches": 1.0},
+        {"limit_val_batches": 1.0, "val_check_interval": 0.5},
+    ],
+    ids=str,
+)
+def test_a_run_resumed_from_an_epochs_end_sees_whole_epochs(keys, tmp_path):
+    whole, data = Recorder(), {"val_size": 0.8, "batch_size": 64}
+    save = ModelCheckpoint(tmp_path, filename="{epoch}", save_top_k=-1, save_on_train_epoch_end=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        trainer(tmp_path, **keys, enable_checkpointing=True, callbacks=[save]).fit(whole, digits_module(**data))
+        resumed = Recorder()
+        trainer(tmp_path, **keys).fit(resumed, digits_module(**data), ckpt_path=tmp_path / "epoch=0.ckpt")
+    rest = [batch for batch in whole.seen if batch[0] > 0]
+    assert [epoch for epoch, _, _ in resumed.seen] == [epoch for epoch, _, _ in rest]
+    assert same([batch[1:] for batch in resumed.seen], [batch[1:] for batch in rest])
+
+
+def test_overfit_batches_shows_the_same_images_in_every_epoch(tmp_path):
+    model = Recorder()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        trainer(tmp_path, overfit_batches=2).fit(model, digits_module())
+    batches = [batch[1:] for batch in model.seen]
+    assert len(batches) == 6
+    assert same(batches[:2], batches[2:4])
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ({"name": "cifar100"}, r"data\.name=cifar100.*cifar10, digits"),
+        ({"source": "tar"}, r"data\.source=tar.*pickle, torchvision"),
+        ({"normalize": "mean"}, r"data\.normalize=mean"),
+        ({"eval_batch_size": 0}, r"data\.eval_batch_size=0"),
+        ({"num_workers": -1}, r"data\.num_workers=-1"),
+        ({"seed": -1}, r"seed=-1"),
+    ],
+)
+def test_bad_values_are_refused_before_anything_is_read(keys, message):
+    with pytest.raises(UserError, match=message):
+        digits_module(**keys)
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ({"batch_size": 1150}, r"data\.batch_size=1150.*1,149"),
+        ({"batch_size": 0}, r"data\.batch_size=0"),
+        ({"val_size": 2000}, r"data\.val_size=2000"),
+    ],
+)
+def test_values_that_do_not_fit_the_data_are_refused_by_setup(keys, message):
+    with pytest.raises(UserError, match=message):
+        digits_module(**keys).setup()
+
+
+def test_pipeline_must_be_one_of_the_two():
+    with pytest.raises(UserError, match=r"augmentation\.pipeline=gpu.*device, worker"):
+        CIFAR10DataModule(name="digits", pipeline="gpu")

@@ -1,0 +1,430 @@
+"""Fetching CIFAR-10 from a server on loopback that behaves as servers do."""
+
+import io
+import logging
+import os
+import re
+import subprocess
+import sys
+import tarfile
+import textwrap
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+from official_format import write_cifar
+
+from cifar_lightning.data import archive as archives
+from cifar_lightning.data import download
+from cifar_lightning.data.archive import ARCHIVE, FOLDER, OFFICIAL_FILES, Sum, sum_of, unpack
+from cifar_lightning.data.download import fetch_cifar10
+from cifar_lightning.data.sources import load_cifar10
+from cifar_lightning.errors import UserError
+
+PART = f"{ARCHIVE}.part"
+
+
+def pack(folder, archive, *extra):
+    """An archive of the folder, and of `extra` members (TarInfo, content)."""
+    with tarfile.open(archive, "w:gz") as tar:
+        tar.add(folder, FOLDER)
+        for member, content in extra:
+            member.size = len(content)
+            tar.addfile(member, io.BytesIO(content))
+    return archive
+
+
+@pytest.fixture(scope="module")
+def packed(tmp_path_factory):
+    """A small archive, about 1 MB."""
+    root = tmp_path_factory.mktemp("packed")
+    write_cifar(root / FOLDER)
+    return pack(root / FOLDER, root / ARCHIVE)
+
+
+@pytest.fixture
+def official(packed, monkeypatch):
+    """The small archive's bytes, in the place of the official ones."""
+    monkeypatch.setattr(archives, "OFFICIAL_ARCHIVE", sum_of(packed))
+    for name in ("http_proxy", "https_proxy", "all_proxy"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+    return packed.read_bytes()
+
+
+class Server(ThreadingHTTPServer):
+    """Serves `content` at /cifar-10-python.tar.gz, and keeps the Range header of every request."""
+
+    daemon_threads = True
+
+    def __init__(self, content):
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.content, self.ranges = content, []
+        self.honours_range, self.cut_after, self.stall_after, self.bytes_per_second = True, None, None, None
+        self.stop = threading.Event()
+        threading.Thread(target=self.serve_forever, args=(0.02,), daemon=True).start()
+
+    @property
+    def url(self):
+        return f"http://127.0.0.1:{self.server_port}/{ARCHIVE}"
+
+    def handle_error(self, request, client_address):
+        """A client that hangs up is no news."""
+
+
+class Handler(BaseHTTPRequestHandler):
+    def do_GET(self):
+        server, wanted = self.server, self.headers.get("Range")
+        server.ranges.append(wanted)
+        if server.content is None:
+            self.send_error(503)
+            return
+        start = int(re.fullmatch(r"bytes=(\d+)-", wanted)[1]) if wanted and server.honours_range else 0
+        if start >= len(server.content):
+            self.send_error(416)
+            return
+        self.send_response(206 if start else 200)
+        if start:
+            self.send_header("Content-Range", f"bytes {start}-{len(server.content) - 1}/{len(server.content)}")
+        self.send_header("Content-Length", str(len(server.content) - start))
+        self.end_headers()
+        body = server.content[start:][: server.cut_after]
+        for at in range(0, len(body), 20_000):
+            if server.stall_after is not None and at >= server.stall_after:
+                server.stop.wait(20)
+                return
+            self.wfile.write(body[at : at + 20_000])
+            if server.bytes_per_second:
+                server.stop.wait(20_000 / server.bytes_per_second)
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def serve():
+    servers = []
+
+    def start(content, **behaviour):
+        server = Server(content)
+        vars(server).update(behaviour)
+        servers.append(server)
+        return server
+
+    yield start
+    for server in servers:
+        server.stop.set()
+        server.shutdown()
+        server.server_close()
+
+
+def absent():
+    """The address of a server that was there a moment ago."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.server_close()
+    return f"http://127.0.0.1:{server.server_port}/{ARCHIVE}"
+
+
+def assert_fetched(root, packed):
+    """All files, those of the archive, and nothing else left behind."""
+    for name in OFFICIAL_FILES:
+        assert (root / FOLDER / name).read_bytes() == (packed.parent / FOLDER / name).read_bytes()
+    assert {path.name for path in root.iterdir()} <= {FOLDER, ARCHIVE, ".cifar-10.lock"}
+    assert not (root / PART).exists()
+
+
+def test_folder_is_taken_before_the_archive_and_the_archive_before_a_download(tmp_path, official, packed, serve):
+    server = serve(official)
+    assert fetch_cifar10(tmp_path, urls=[server.url]) == tmp_path / FOLDER
+    assert_fetched(tmp_path, packed)
+    assert server.ranges == [None]
+
+    for path in (tmp_path / FOLDER).iterdir():
+        path.unlink()
+    (tmp_path / FOLDER).rmdir()
+    fetch_cifar10(tmp_path, urls=[server.url])
+    assert_fetched(tmp_path, packed)
+
+    (tmp_path / ARCHIVE).unlink()
+    fetch_cifar10(tmp_path, urls=[server.url])
+    assert server.ranges == [None]
+
+
+def test_cut_connection_is_resumed_where_it_was_cut(tmp_path, official, packed, serve):
+    server = serve(official, cut_after=300_000)
+    fetch_cifar10(tmp_path, urls=[server.url])
+    assert_fetched(tmp_path, packed)
+    assert server.ranges == [None, *(f"bytes={at}-" for at in range(300_000, len(official), 300_000))]
+
+
+def test_download_of_an_earlier_run_is_resumed(tmp_path, official, packed, serve):
+    server = serve(official)
+    (tmp_path / PART).write_bytes(official[:123_456])
+    fetch_cifar10(tmp_path, urls=[server.url])
+    assert_fetched(tmp_path, packed)
+    assert server.ranges == ["bytes=123456-"]
+
+
+def test_part_that_is_whole_already_is_not_asked_for_again(tmp_path, official, packed, serve):
+    server = serve(official)
+    (tmp_path / PART).write_bytes(official)
+    fetch_cifar10(tmp_path, urls=[server.url])
+    assert_fetched(tmp_path, packed)
+    assert server.ranges == []
+
+
+@pytest.mark.parametrize("rest", [b"rubbish", b"rubbish" * 500_000])
+def test_part_of_something_else_is_thrown_away(tmp_path, official, packed, serve, rest):
+    server = serve(official)
+    (tmp_path / PART).write_bytes(rest)
+    fetch_cifar10(tmp_path, urls=[server.url])
+    assert_fetched(tmp_path, packed)
+    assert server.ranges[-1] is None
+
+
+def test_server_that_ignores_range_sends_it_all(tmp_path, official, packed, serve):
+    server = serve(official, honours_range=False)
+    (tmp_path / PART).write_bytes(official[:123_456])
+    fetch_cifar10(tmp_path, urls=[server.url])
+    assert_fetched(tmp_path, packed)
+    assert server.ranges == ["bytes=123456-"]
+
+
+def test_stalled_server_is_left_for_the_next_which_goes_on(tmp_path, official, packed, serve, monkeypatch, caplog):
+    monkeypatch.setattr(download, "STALL_SECONDS", 0.5)
+    first, second = serve(official, stall_after=200_000), serve(official)
+    first.honours_range = False  # its second attempt gets no further
+    fetch_cifar10(tmp_path, urls=[first.url, second.url])
+    assert_fetched(tmp_path, packed)
+    assert second.ranges == ["bytes=200000-"]
+    assert "no byte for" in caplog.text
+
+
+def test_slow_server_is_left_for_a_faster_one(tmp_path, official, packed, serve, monkeypatch):
+    monkeypatch.setattr(download, "SLOW_AFTER_SECONDS", 0.3)
+    slow, fast = serve(official, bytes_per_second=100_000), serve(official)
+    fetch_cifar10(tmp_path, urls=[slow.url, fast.url])
+    assert_fetched(tmp_path, packed)
+    assert int(fast.ranges[0].strip("bytes=-")) >= 20_000
+
+
+def test_where_all_are_slow_the_fastest_is_waited_for(tmp_path, official, packed, serve, monkeypatch):
+    monkeypatch.setattr(download, "SLOW_AFTER_SECONDS", 0.3)
+    monkeypatch.setattr(download, "SLOW_BYTES_PER_SECOND", 10_000_000)
+    slow, faster = serve(official, bytes_per_second=100_000), serve(official, bytes_per_second=900_000)
+    fetch_cifar10(tmp_path, urls=[slow.url, faster.url])
+    assert_fetched(tmp_path, packed)
+    assert (len(slow.ranges), len(faster.ranges)) == (1, 2)
+
+
+@pytest.mark.parametrize("wrong", ["other bytes", "too few", "too many", "an error"])
+def test_wrong_bytes_are_left_for_the_next_server(tmp_path, official, packed, serve, wrong):
+    contents = {
+        "other bytes": official[:-1] + b"?",
+        "too few": official[:1000],
+        "too many": official + b"?",
+        "an error": None,
+    }
+    bad, good = serve(contents[wrong]), serve(official)
+    fetch_cifar10(tmp_path, urls=[bad.url, good.url])
+    assert_fetched(tmp_path, packed)
+    assert (bad.ranges, good.ranges) == ([None], [None])
+
+
+def test_archive_of_another_sum_is_accepted_from_ones_own_server_only_unverified(
+    tmp_path, official, packed, serve, monkeypatch
+):
+    monkeypatch.setattr(archives, "OFFICIAL_ARCHIVE", Sum(len(official), "0" * 32))
+    server = serve(official)
+    with pytest.raises(UserError, match="sends other bytes than the official ones"):
+        fetch_cifar10(tmp_path, urls=[server.url])
+    assert not (tmp_path / PART).exists()
+    fetch_cifar10(tmp_path, verify=False, urls=[server.url])
+    assert_fetched(tmp_path, packed)
+
+
+def test_without_network_and_files_one_message_says_what_to_do(tmp_path, official):
+    root, began = tmp_path / "data", time.monotonic()
+    with pytest.raises(UserError) as caught:
+        fetch_cifar10(root, urls=[absent(), "http://unknown.invalid/x"])
+    assert time.monotonic() - began < 15
+    for part in (root / FOLDER, root / ARCHIVE, "Connection refused", "unknown.invalid", "data.root=", "data=digits"):
+        assert str(part) in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert not root.exists()
+
+
+def test_server_that_never_answers_is_known_as_such_soon(tmp_path, official, monkeypatch):
+    def never(address, timeout):
+        time.sleep(30)
+
+    monkeypatch.setattr(download.socket, "create_connection", never)
+    monkeypatch.setattr(download, "CONNECT_SECONDS", 0.5)
+    began = time.monotonic()
+    with pytest.raises(UserError, match=r"a\.invalid \(no answer\), b\.invalid \(no answer\)"):
+        fetch_cifar10(tmp_path, urls=["https://a.invalid/x", "https://b.invalid/x"])
+    assert time.monotonic() - began < 5
+
+
+def test_failed_download_keeps_its_part_for_the_next_run(tmp_path, official, packed, serve):
+    server = serve(official, cut_after=100_000, honours_range=False)
+    with pytest.raises(UserError, match="cut the connection after 100,000 of"):
+        fetch_cifar10(tmp_path, urls=[server.url])
+    assert (tmp_path / PART).read_bytes() == official[:100_000]
+    assert not (tmp_path / FOLDER).exists()
+
+
+def test_interrupted_download_keeps_its_part_and_frees_the_lock(tmp_path, official, packed, serve, monkeypatch):
+    server = serve(official)
+
+    def interrupt(progress, done):
+        if done > 200_000:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(download.Progress, "update", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            fetch_cifar10(tmp_path, urls=[server.url])
+    kept = (tmp_path / PART).stat().st_size
+    fetch_cifar10(tmp_path, urls=[server.url])
+    assert_fetched(tmp_path, packed)
+    assert server.ranges == [None, f"bytes={kept}-"]
+
+
+PROCESS = """
+    import sys
+    from pathlib import Path
+    from cifar_lightning.data import archive, download
+    archive.OFFICIAL_ARCHIVE = archive.Sum(int(sys.argv[3]), sys.argv[4])
+    print(download.fetch_cifar10(Path(sys.argv[1]), urls=[sys.argv[2]]))
+"""
+
+
+def test_processes_share_one_download(tmp_path, official, packed, serve):
+    server = serve(official, bytes_per_second=800_000)
+    root, expected = tmp_path / "data", sum_of(packed)
+    arguments = [str(root), server.url, str(expected.size), expected.md5]
+    command = [sys.executable, "-c", textwrap.dedent(PROCESS), *arguments]
+    processes = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(3)]
+    assert [process.communicate(timeout=60)[0].strip() for process in processes] == [str(root / FOLDER)] * 3
+    assert_fetched(root, packed)
+    assert server.ranges == [None]
+
+
+def test_progress_is_a_line_for_every_tenth_where_there_is_no_terminal(tmp_path, official, serve, caplog):
+    with caplog.at_level(logging.INFO):
+        fetch_cifar10(tmp_path, urls=[serve(official).url])
+    shares = [int(share) for share in re.findall(r"(\d+) % of", caplog.text)]
+    assert 2 <= len(shares) <= 10
+    assert shares == sorted(set(shares))
+    assert shares[-1] == 100
+
+
+def test_full_disk_is_known_before_the_download(tmp_path, official, serve, monkeypatch):
+    server = serve(official)
+    monkeypatch.setattr(download.shutil, "disk_usage", lambda _: download.shutil._ntuple_diskusage(9, 9, 1_000_000))
+    with pytest.raises(UserError, match=r"CIFAR-10 needs \d+ MB in .*, where 1 MB are free"):
+        fetch_cifar10(tmp_path, urls=[server.url])
+    assert server.ranges == []
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
+def test_disk_that_fills_up_is_a_clear_error(tmp_path, official, serve):
+    (tmp_path / PART).symlink_to("/dev/full")
+    with pytest.raises(UserError, match=r"can't be fetched into .*: No space left on device.*data\.root=\.\.\."):
+        fetch_cifar10(tmp_path, urls=[serve(official).url])
+    assert not (tmp_path / FOLDER).exists()
+
+
+def test_folder_that_cannot_be_written_is_a_clear_error(tmp_path, official, serve):
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match=r"can't be fetched into .*: Not a directory.*data\.root=\.\.\."):
+        fetch_cifar10(tmp_path / "file" / "data", urls=[serve(official).url])
+
+
+def test_file_in_the_place_of_the_folder_is_a_clear_error(tmp_path):
+    (tmp_path / FOLDER).touch()
+    with pytest.raises(UserError, match=f"{FOLDER} is not a folder"):
+        fetch_cifar10(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("change", "fault"),
+    [(lambda content: content[:-10], "is cut short,"), (lambda content: content[:-1] + b"?", "is not the official")],
+)
+def test_spoilt_archive_is_named_and_kept(tmp_path, official, change, fault):
+    (tmp_path / ARCHIVE).write_bytes(change(official))
+    with pytest.raises(UserError, match=rf"{ARCHIVE} {fault} .*Delete it .*data\.root=\.\.\..*data\.verify=false"):
+        fetch_cifar10(tmp_path)
+    assert (tmp_path / ARCHIVE).exists()
+
+
+@pytest.mark.parametrize("share", [0, 0.001, 0.3, 0.999])
+def test_cut_archive_leaves_nothing_half_unpacked(tmp_path, official, share):
+    (tmp_path / ARCHIVE).write_bytes(official[: int(share * len(official))])
+    with pytest.raises(UserError, match=f"{ARCHIVE} is cut short or corrupt"):
+        fetch_cifar10(tmp_path, verify=False)
+    assert {path.name for path in tmp_path.iterdir()} <= {ARCHIVE, ".cifar-10.lock"}
+
+
+def test_unofficial_archive_is_read_unverified(tmp_path, packed, caplog):
+    (tmp_path / ARCHIVE).write_bytes(packed.read_bytes())
+    arrays = load_cifar10(tmp_path, verify=False)
+    assert len(arrays.train.labels) == 300
+    assert "is not the official archive" in caplog.text
+
+
+def link(name, target, kind=tarfile.SYMTYPE):
+    member = tarfile.TarInfo(name)
+    member.type, member.linkname = kind, target
+    return member
+
+
+@pytest.mark.parametrize(
+    ("member", "fault"),
+    [
+        (tarfile.TarInfo("../outside"), "which leaves the folder: refused"),
+        (tarfile.TarInfo(f"{FOLDER}/../../outside"), "which leaves the folder: refused"),
+        (tarfile.TarInfo("/outside"), "which leaves the folder: refused"),
+        (tarfile.TarInfo("C:/outside"), "which leaves the folder: refused"),
+        (tarfile.TarInfo(f"{FOLDER}\\..\\outside"), "which leaves the folder: refused"),
+        (link(f"{FOLDER}/test_batch", "/etc/passwd"), "a link or a device: refused"),
+        (link(f"{FOLDER}/link", "../.."), "a link or a device: refused"),
+        (link(f"{FOLDER}/hard", f"{FOLDER}/test_batch", tarfile.LNKTYPE), "a link or a device: refused"),
+        (link(f"{FOLDER}/device", "", tarfile.CHRTYPE), "a link or a device: refused"),
+        (link(f"{FOLDER}/pipe", "", tarfile.FIFOTYPE), "a link or a device: refused"),
+    ],
+    ids=lambda value: getattr(value, "name", ""),
+)
+def test_archive_that_reaches_out_of_its_folder_is_refused_whole(tmp_path, packed, member, fault):
+    root = tmp_path / "a" / "data"
+    root.mkdir(parents=True)
+    pack(packed.parent / FOLDER, root / ARCHIVE, (member, b""))
+    with pytest.raises(UserError, match=fault):
+        fetch_cifar10(root, verify=False)
+    assert {path.name for path in root.iterdir()} <= {ARCHIVE, ".cifar-10.lock"}
+    assert not list(tmp_path.rglob("outside"))
+
+
+def test_only_the_known_files_are_unpacked(tmp_path, packed):
+    extra = [
+        (tarfile.TarInfo(name), b"hello") for name in (f"{FOLDER}/readme.html", "batches.meta", "other/test_batch")
+    ]
+    unpack(pack(packed.parent / FOLDER, tmp_path / ARCHIVE, *extra), tmp_path / FOLDER)
+    assert {path.name for path in (tmp_path / FOLDER).iterdir()} == set(OFFICIAL_FILES)
+    assert_fetched(tmp_path, packed)
+
+
+def test_archive_without_one_of_the_files_is_refused(tmp_path, packed):
+    write_cifar(tmp_path / "other")
+    (tmp_path / "other" / "batches.meta").unlink()
+    with pytest.raises(UserError, match=f"is no CIFAR-10 archive: it has no {FOLDER}/batches.meta"):
+        unpack(pack(tmp_path / "other", tmp_path / ARCHIVE), tmp_path / FOLDER)
+    assert not (tmp_path / FOLDER).exists()
+
+
+def test_unpacked_folder_can_be_read_by_whoever_may_read_its_parent(tmp_path, packed):
+    (tmp_path / "sibling").mkdir()
+    unpack(packed, tmp_path / FOLDER)
+    assert (tmp_path / FOLDER).stat().st_mode == (tmp_path / "sibling").stat().st_mode

@@ -1,0 +1,34 @@
+import pytest
+import torch
+from digit_loaders import digits
+
+from cifar_lightning.data.normalize import CIFAR10_MEAN, CIFAR10_STD, normalization
+from cifar_lightning.errors import UserError
+
+
+@pytest.mark.parametrize(
+    ("name", "black", "white"), [("none", (0, 0, 0), (1, 1, 1)), ("half", (-1, -1, -1), (1, 1, 1))]
+)
+def test_range_after_normalisation(name, black, white):
+    mean, std = normalization(name)
+    assert tuple((0 - m) / s for m, s in zip(mean, std, strict=True)) == black
+    assert tuple((1 - m) / s for m, s in zip(mean, std, strict=True)) == white
+
+
+def test_channel_measures_what_it_is_given():
+    images = digits(200).images.clone()
+    images[:, 1] //= 3
+    images[:, 2] = 255 - images[:, 2] // 2
+    mean, std = normalization("channel", images)
+    values = images.double() / 255
+    torch.testing.assert_close(torch.tensor(mean).double(), values.mean((0, 2, 3)))
+    torch.testing.assert_close(torch.tensor(std).double(), values.std((0, 2, 3), correction=0))
+
+
+def test_channel_without_images_is_cifar10s():
+    assert normalization("channel") == (CIFAR10_MEAN, CIFAR10_STD)
+
+
+def test_unknown_name_is_refused_with_the_choices():
+    with pytest.raises(UserError, match=r"data\.normalize=imagnet.*none, half, channel, imagenet"):
+        normalization("imagnet")

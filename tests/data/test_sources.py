@@ -1,0 +1,123 @@
+"""Files to arrays, by both sources."""
+
+import hashlib
+import logging
+import pickle
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.testing import assert_array_equal
+from torchvision.datasets import CIFAR10
+
+from cifar_lightning.data import sources
+from cifar_lightning.data.archive import FOLDER, OFFICIAL_FILES, TRAIN, Sum, sum_of
+from cifar_lightning.data.sources import load_cifar10
+from cifar_lightning.errors import UserError
+
+
+@pytest.fixture
+def root(cifar_folder, tmp_path):
+    """A copy of the small files, to be spoilt."""
+    return shutil.copytree(cifar_folder, tmp_path / "data")
+
+
+@pytest.fixture
+def as_if_official(cifar_folder, monkeypatch):
+    """The small files' sums in the place of the official ones, in torchvision too."""
+    sums = {name: sum_of(cifar_folder / FOLDER / name) for name in OFFICIAL_FILES}
+    monkeypatch.setattr(sources, "OFFICIAL_FILES", sums)
+    monkeypatch.setattr(CIFAR10, "train_list", [[name, sums[name].md5] for name in TRAIN])
+    monkeypatch.setattr(CIFAR10, "test_list", [["test_batch", sums["test_batch"].md5]])
+    monkeypatch.setattr(CIFAR10, "meta", CIFAR10.meta | {"md5": sums["batches.meta"].md5})
+
+
+def test_arrays_are_what_pythons_own_unpickler_reads(cifar_folder):
+    arrays = load_cifar10(cifar_folder, verify=False)
+    batches = [pickle.loads((cifar_folder / FOLDER / name).read_bytes(), encoding="bytes") for name in TRAIN]
+    assert_array_equal(arrays.train.images.reshape(300, 3072), np.concatenate([batch[b"data"] for batch in batches]))
+    assert_array_equal(arrays.train.labels, np.concatenate([batch[b"labels"] for batch in batches]))
+    assert arrays.test.images.shape == (100, 3, 32, 32)
+    assert (arrays.train.images.dtype, arrays.train.labels.dtype) == (np.uint8, np.int64)
+    assert arrays.class_names[3] == "cat"
+
+
+def test_checksum_is_of_all_four_arrays(cifar_folder):
+    arrays = load_cifar10(cifar_folder, verify=False)
+    four = (arrays.train.images, arrays.train.labels, arrays.test.images, arrays.test.labels)
+    assert arrays.checksum == hashlib.sha256(b"".join(array.tobytes() for array in four)).hexdigest()[:16]
+
+
+@pytest.mark.usefixtures("as_if_official")
+def test_both_sources_give_the_same_arrays(cifar_folder):
+    ours, torchvisions = (load_cifar10(cifar_folder, source) for source in ("pickle", "torchvision"))
+    for part in ("train", "test"):
+        for kind in ("images", "labels"):
+            one, other = getattr(getattr(ours, part), kind), getattr(getattr(torchvisions, part), kind)
+            assert_array_equal(one, other, strict=True)
+            assert one.flags.c_contiguous
+            assert other.flags.c_contiguous
+    assert (ours.class_names, ours.checksum) == (torchvisions.class_names, torchvisions.checksum)
+
+
+def test_folder_itself_may_be_given_as_root(cifar_folder):
+    assert (
+        load_cifar10(cifar_folder / FOLDER, verify=False).checksum == load_cifar10(cifar_folder, verify=False).checksum
+    )
+
+
+def test_other_sums_are_refused_unless_allowed_and_then_named_once_in_the_log(cifar_folder, caplog):
+    with pytest.raises(UserError, match=r"data_batch_1 is cut short \(.* of 31,035,704 bytes\).*data\.verify=false"):
+        load_cifar10(cifar_folder)
+    with caplog.at_level(logging.INFO):
+        load_cifar10(cifar_folder, verify=False)
+    assert len(caplog.records) == 1
+    assert "data_batch_1, data_batch_2" in caplog.text
+
+
+@pytest.mark.usefixtures("as_if_official")
+def test_one_changed_byte_is_found(root):
+    file = root / FOLDER / "data_batch_4"
+    file.write_bytes(file.read_bytes()[:-2] + b"x.")
+    with pytest.raises(UserError, match=r"data_batch_4 differs from the official file.*Delete the folder"):
+        load_cifar10(root)
+
+
+@pytest.mark.usefixtures("as_if_official")
+@pytest.mark.parametrize("verify", [True, False])
+def test_torchvision_never_unpickles_a_changed_file(root, verify):
+    trap = root / "trap"
+    (root / FOLDER / "test_batch").write_bytes(b"cos\nmkdir\n(V%s\ntR." % str(trap).encode())
+    with pytest.raises(UserError, match=r"test_batch is not the official .*data\.source=pickle data\.verify=false"):
+        load_cifar10(root, "torchvision", verify)
+    assert not trap.exists()
+
+
+@pytest.mark.parametrize("name", ["data_batch_2", "test_batch", "batches.meta"])
+@pytest.mark.parametrize("source", ["pickle", "torchvision"])
+def test_missing_file_is_named_and_nothing_is_downloaded(root, name, source):
+    (root / FOLDER / name).unlink()
+    with pytest.raises(UserError, match=f"{name} is missing. Delete the folder .* or give another one with data.root"):
+        load_cifar10(root, source, verify=False)
+
+
+@pytest.mark.parametrize("content", [b"", b"\x80", b"not a pickle", b"\x80\x02.", b"\x80\x02}."])
+def test_foreign_file_is_named(root, content):
+    (root / FOLDER / "data_batch_3").write_bytes(content)
+    with pytest.raises(UserError, match=r"data_batch_3 .*Delete the folder .* or give another one with data.root"):
+        load_cifar10(root, verify=False)
+
+
+def test_folder_in_the_place_of_a_file_is_named(root):
+    (root / FOLDER / "test_batch").unlink()
+    (root / FOLDER / "test_batch").mkdir()
+    with pytest.raises(UserError, match="test_batch can't be read: Is a directory"):
+        load_cifar10(root, verify=False)
+
+
+def test_the_official_sums_are_torchvisions():
+    theirs = dict(CIFAR10.train_list + CIFAR10.test_list) | {CIFAR10.meta["filename"]: CIFAR10.meta["md5"]}
+    assert theirs == {name: expected.md5 for name, expected in OFFICIAL_FILES.items()}
+    assert isinstance(OFFICIAL_FILES["test_batch"], Sum)
+    assert Path(CIFAR10.base_folder).name == FOLDER

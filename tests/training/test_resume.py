@@ -1,0 +1,144 @@
+"""A run that is stopped anywhere and resumed ends bit for bit where the uninterrupted one ends."""
+
+import lightning as L
+import pytest
+import torch
+from lightning.pytorch.callbacks import Checkpoint, EMAWeightAveraging
+from small import Batches, small_classifier, small_network, small_trainer
+from torch import Tensor
+
+from cifar_lightning.data.device_loader import DeviceLoader, EvaluationLoader
+from cifar_lightning.data.loader import Split
+
+ADAMW = {"_target_": "torch.optim.AdamW", "lr": 0.01, "decay_norms_and_biases": False}
+SCHEDULES = "cifar_lightning.training.schedules."
+
+
+class Shuffled(L.LightningDataModule):
+    """38 images in 5 batches, another order in every epoch."""
+
+    has_validation = True
+
+    def train_dataloader(self):
+        data = Batches()
+        split = Split(data.images, data.labels)
+        return DeviceLoader(split, batch_size=8, current_epoch=lambda: self.trainer.current_epoch)
+
+    def val_dataloader(self):
+        data = Batches(n=20, seed=1)
+        return EvaluationLoader(Split(data.images, data.labels), batch_size=7)
+
+
+class Record(Checkpoint):
+    """Every epoch's figures, and a checkpoint after each step, validation and epoch."""
+
+    def __init__(self, folder):
+        self.folder, self.rows, self.steps = folder, {}, 0
+
+    def on_train_batch_end(self, trainer, *_):
+        if trainer.global_step > self.steps:
+            self.steps = trainer.global_step
+            trainer.save_checkpoint(self.folder / f"step={self.steps}.ckpt")
+
+    def on_validation_end(self, trainer, pl_module):
+        if not trainer.sanity_checking:
+            trainer.save_checkpoint(self.folder / f"validated={trainer.current_epoch}.ckpt")
+
+    def on_train_epoch_end(self, trainer, pl_module):
+        figures = {key: float(value) for key, value in trainer.callback_metrics.items() if "step" not in key}
+        self.rows[trainer.current_epoch] = figures | {"lr": trainer.optimizers[0].param_groups[0]["lr"]}
+        trainer.save_checkpoint(self.folder / f"ended={trainer.current_epoch}.ckpt")
+
+
+def run(folder, scheduler, ema=False, ckpt_path=None, max_epochs=4, **keys):
+    """Train, from random numbers that resuming has to replace."""
+    record = Record(folder)
+    callbacks = [record, *([EMAWeightAveraging(decay=0.9)] if ema else [])]
+    network = small_network(dropout=0.5)
+    torch.manual_seed(1 if ckpt_path is None else 99)
+    classifier = small_classifier(network, optimizer=ADAMW, scheduler=scheduler)
+    trainer = small_trainer(callbacks=callbacks, enable_checkpointing=True, max_epochs=max_epochs, **keys)
+    trainer.fit(classifier, datamodule=Shuffled(), ckpt_path=ckpt_path, weights_only=True)
+    return classifier, trainer, record.rows
+
+
+def assert_identical(a, b, where=""):
+    if isinstance(a, Tensor):
+        assert torch.equal(a, b), where
+    elif isinstance(a, dict):
+        assert a.keys() == b.keys(), where
+        for key in a:
+            assert_identical(a[key], b[key], f"{where}.{key}")
+    elif isinstance(a, list | tuple):
+        for i, (x, y) in enumerate(zip(a, b, strict=True)):
+            assert_identical(x, y, f"{where}[{i}]")
+    else:
+        assert a == b, where
+
+
+def assert_same_end(resumed, whole):
+    (classifier, trainer, rows), (expected, reference, all_rows) = resumed, whole
+    assert_identical(classifier.state_dict(), expected.state_dict())
+    assert_identical(trainer.optimizers[0].state_dict(), reference.optimizers[0].state_dict())
+    assert rows == {epoch: all_rows[epoch] for epoch in rows}
+    assert max(rows, default=3) == 3
+    assert trainer.global_step == reference.global_step
+
+
+CASES = {
+    "cosine": ({"_target_": SCHEDULES + "cosine", "warmup_epochs": 1.5}, False),
+    "onecycle": ({"_target_": SCHEDULES + "onecycle"}, False),
+    "plateau": ({"_target_": SCHEDULES + "plateau", "patience": 0, "threshold": 0.9, "monitor": "train/loss"}, False),
+    "plateau on validation": ({"_target_": SCHEDULES + "plateau", "patience": 0, "threshold": 0.9}, False),
+    "cosine by epoch": ({"_target_": SCHEDULES + "cosine", "interval": "epoch"}, False),
+    "average": ({"_target_": SCHEDULES + "linear"}, True),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_resuming_from_any_step_ends_the_same(tmp_path, case):
+    scheduler, ema = CASES[case]
+    whole = run(tmp_path, scheduler, ema)
+    for step in (1, 4, 7, 13, 19):  # none the last of an epoch
+        assert_same_end(run(tmp_path / "again", scheduler, ema, ckpt_path=tmp_path / f"step={step}.ckpt"), whole)
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("saved", ["validated=1", "ended=1"])
+def test_resuming_from_the_end_of_an_epoch_ends_the_same(tmp_path, case, saved):
+    scheduler, ema = CASES[case]
+    whole = run(tmp_path, scheduler, ema)
+    assert_same_end(run(tmp_path / "again", scheduler, ema, ckpt_path=tmp_path / f"{saved}.ckpt"), whole)
+
+
+@pytest.mark.parametrize("case", ["cosine", "onecycle", "average"])
+def test_resuming_from_the_last_step_of_an_epoch_ends_the_same(tmp_path, case):
+    # Lightning validates this epoch no more, so a plateau would miss it.
+    scheduler, ema = CASES[case]
+    whole = run(tmp_path, scheduler, ema)
+    assert_same_end(run(tmp_path / "again", scheduler, ema, ckpt_path=tmp_path / "step=10.ckpt"), whole)
+
+
+def test_resuming_with_accumulated_batches_ends_the_same(tmp_path):
+    scheduler, _ = CASES["cosine"]
+    whole = run(tmp_path, scheduler, accumulate_grad_batches=2)
+    for step in (1, 5, 7):
+        ckpt_path = tmp_path / f"step={step}.ckpt"
+        assert_same_end(run(tmp_path / "again", scheduler, ckpt_path=ckpt_path, accumulate_grad_batches=2), whole)
+
+
+def test_a_run_cut_off_by_max_steps_goes_on_in_mid_epoch(tmp_path):
+    scheduler, _ = CASES["plateau"]
+    whole = run(tmp_path, scheduler)
+    run(tmp_path / "first", scheduler, max_steps=12)
+    assert_same_end(run(tmp_path / "again", scheduler, ckpt_path=tmp_path / "first" / "step=12.ckpt"), whole)
+
+
+@pytest.mark.parametrize("case", ["cosine", "onecycle"])
+def test_more_epochs_on_resuming_stretch_the_schedule(tmp_path, case):
+    scheduler, _ = CASES[case]
+    run(tmp_path, scheduler)
+    _, trainer, rows = run(tmp_path / "again", scheduler, ckpt_path=tmp_path / "step=7.ckpt", max_epochs=8)
+    whole = run(tmp_path / "whole", scheduler, max_epochs=8)[2]
+    assert trainer.global_step == 40
+    assert [row["lr"] for row in rows.values()] == [whole[epoch]["lr"] for epoch in rows]

@@ -4,6 +4,7 @@ Nothing here imports torch, so that help, configs and mistakes cost tenths of a 
 """
 
 import os
+import re
 import sys
 from argparse import Namespace
 from collections.abc import Iterator, Sequence
@@ -15,12 +16,15 @@ from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
 
 from cifar_lightning.config import conf_dir, forget_folders, parse_overrides, register_resolvers
 from cifar_lightning.console import log_traceback
 from cifar_lightning.errors import UserError
 from cifar_lightning.runs import checkpoint_to_resume, folder_of
 from cifar_lightning.validation import compose_checked
+
+PATHS = r"ckpt_path|data\.root|paths\.\w+|hydra\.run\.dir|hydra\.sweep\.dir"
 
 failures: list[str] = []  # why jobs of this process failed, a line each
 
@@ -32,19 +36,30 @@ def main() -> None:
     forget_folders()
     failures.clear()
     try:
-        sys.argv[1:] = checked_arguments(sys.argv[1:])
+        sys.argv[1:] = checked_arguments(quoted_paths(sys.argv[1:]))
         hydra.main(config_path=str(conf_dir()), config_name="config", version_base="1.3")(job)()
-    except (UserError, HydraException) as error:
-        fail(str(error))
-    except OSError as error:
-        fail(f"{error.filename or 'input/output'}: {error.strerror or error}")
+    except (UserError, HydraException, OSError, OmegaConfBaseException) as error:
+        fail(one_line(error))
     if failures:
         fail("\n       ".join(failures))
+
+
+def one_line(error: BaseException) -> str:
+    if isinstance(error, OmegaConfBaseException) and error.__cause__:  # a folder that can't be made, for one
+        return one_line(error.__cause__)
+    if isinstance(error, OSError):
+        return f"{error.filename or 'input/output'}: {error.strerror or error}"
+    return " ".join(str(error).split())
 
 
 def fail(message: str) -> None:
     print(f"error: {message}", file=sys.stderr)
     sys.exit(1)
+
+
+def quoted_paths(arguments: Sequence[str]) -> list[str]:
+    """The arguments with paths in quotes: our own folders have `=` and `,` in their names, which Hydra would read."""
+    return [re.sub(rf"^({PATHS})=([^'\"\[].*)$", r"\1='\2'", argument) for argument in arguments]
 
 
 def checked_arguments(arguments: Sequence[str]) -> list[str]:

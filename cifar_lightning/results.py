@@ -49,7 +49,10 @@ def collect(
     test = {}
     if classifier.test_logits is not None:
         test = test_metrics(classifier.test_logits, classifier.test_labels, datamodule.class_names)
-    choices = config.choices
+    choices, name = config.choices, Path(checkpoint).stem if checkpoint else None
+    published = plain(config.published_test_acc)
+    if isinstance(published, dict):  # a figure for each checkpoint
+        published = published.get(name)
     return {
         **validation,
         **test,
@@ -58,7 +61,7 @@ def collect(
         "train_seconds": round(history.seconds, 2),
         "images_per_second": history.images_per_second,
         "train_images": len(datamodule.train),
-        "checkpoint": Path(checkpoint).stem if checkpoint else None,
+        "checkpoint": name,
         "experiment": choices.get("experiment"),
         "model": choices.get("model"),
         "task_name": config.task_name,
@@ -73,7 +76,7 @@ def collect(
         "data_checksum": datamodule.checksum,
         "hardware": hardware(trainer),
         "versions": versions(),
-        "published_test_acc": config.published_test_acc,
+        "published_test_acc": published,
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }
 
@@ -82,7 +85,8 @@ def hardware(trainer: L.Trainer) -> str:
     """The device that trained, in words."""
     if trainer.strategy.root_device.type == "cuda":
         return f"{trainer.world_size} x {torch.cuda.get_device_name()}"
-    return f"{torch.get_num_threads()} threads of {processor_name()}"
+    threads = torch.get_num_threads()
+    return f"{threads} thread{'s' * (threads > 1)} of {processor_name()}"
 
 
 def processor_name() -> str:
@@ -137,7 +141,8 @@ def write(
         figures.save_figure(figure, folder / "figures" / f"{name}.png")
     for logger in trainer.loggers:
         if isinstance(logger, TensorBoardLogger):
-            tensorboard.add_figures(logger.experiment, drawn, trainer.global_step)
+            shown = {name: figure for name, figure in drawn.items() if name != "samples"}  # there since the start
+            tensorboard.add_figures(logger.experiment, shown, trainer.global_step)
             tensorboard.add_hparams(logger.experiment, hparams(classifier.config), hparam_metrics(metrics))
     write_json(folder / "metrics.json", metrics)
 
@@ -154,7 +159,7 @@ def hparams(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def hparam_metrics(metrics: Mapping[str, Any]) -> dict[str, float]:
-    names = ("val/acc", "val/loss", "test/acc", "test/loss", "test/ece", "train_seconds")
+    names = ("val/acc", "test/acc", "test/loss", "train_seconds")  # TensorBoard shows no more without a click
     return {name: metrics[name] for name in names if metrics.get(name) is not None}
 
 

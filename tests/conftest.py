@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from command import Command
 from official_format import write_cifar
 
 
@@ -15,3 +16,10 @@ def cifar_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("cifar")
     write_cifar(root / "cifar-10-batches-py")
     return root
+
+
+@pytest.fixture
+def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
+    """The command line, in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+    return Command(tmp_path, monkeypatch, capsys)

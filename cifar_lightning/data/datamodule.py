@@ -1,6 +1,6 @@
 """CIFAR-10 (or the embedded digits) as a LightningDataModule: archive -> arrays -> split -> batches."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -53,12 +53,15 @@ class CIFAR10DataModule(L.LightningDataModule):
             raise UserError(f"data.eval_batch_size={eval_batch_size} must be at least 1.")
         if num_workers is not None and num_workers < 0:
             raise UserError(f"data.num_workers={num_workers} must be 0 (in the main process) or more.")
+        if not isinstance(seed, int) or seed < 0:
+            raise UserError(f"seed={seed} must be a whole number of at least 0.")
         normalization(normalize)  # refuses an unknown name before anything is read
         self.name, self.source, self.root, self.verify = name, source, Path(root), verify
         self.val_size, self.split_seed, self.normalize = val_size, split_seed, normalize
         self.batch_size, self.eval_batch_size, self.drop_last = batch_size, eval_batch_size, drop_last
         self.pipeline, self.seed = pipeline, seed
         self.transforms = list(transforms.values() if isinstance(transforms, Mapping) else transforms)
+        _check_transforms(self.transforms, pipeline)
         self.workers: dict[str, Any] = {
             "num_workers": num_workers,
             "pin_memory": pin_memory,
@@ -93,7 +96,7 @@ class CIFAR10DataModule(L.LightningDataModule):
         self._train_loader = self._training_loader(
             device=self._device,
             num_workers=self.workers["num_workers"],
-            current_epoch=lambda: self.trainer.current_epoch if self.trainer else 0,
+            **self._progress(),
             # Lightning's promise for overfit_batches: the same images in every epoch.
             shuffle=not getattr(self.trainer, "overfit_batches", 0),
             rank=self._rank,
@@ -143,6 +146,17 @@ class CIFAR10DataModule(L.LightningDataModule):
         workers = self.workers | {"num_workers": num_workers, "pin_memory": pinned}
         return WorkerLoader(self.train, transforms=self.transforms, **workers, **keys)
 
+    def _progress(self) -> dict[str, Callable[[], int]]:
+        """Where the Trainer is, when asked."""
+        trainer = self.trainer
+        if trainer is None:
+            return {}
+        progress = trainer.fit_loop.epoch_loop.batch_progress
+        return {
+            "current_epoch": lambda: trainer.current_epoch,
+            "batches_trained": lambda: progress.current.processed,  # type: ignore[attr-defined]
+        }
+
     def _evaluation_loader(self, split: Split) -> EvaluationLoader:
         return EvaluationLoader(
             split,
@@ -173,3 +187,15 @@ def _split(data: LabeledImages, indices: np.ndarray | None = None) -> Split:
 def _choice(key: str, value: str, choices: tuple[str, ...], group: str = "data") -> None:
     if value not in choices:
         raise UserError(f"{group}.{key}={value} is none of the choices: {', '.join(choices)}.")
+
+
+def _check_transforms(transforms: list[Any], pipeline: str) -> None:
+    for transform in transforms:
+        is_batched = hasattr(transform, "draw") and hasattr(transform, "apply")
+        if not (is_batched if pipeline == "device" else callable(transform)):
+            fit = "draw and apply" if pipeline == "device" else "a call with one image"
+            other = "worker" if pipeline == "device" else "device"
+            raise UserError(
+                f"augmentation.pipeline={pipeline} needs transforms with {fit}, which {type(transform).__name__} lacks. "
+                f"Did you mean augmentation.pipeline={other}?"
+            )

@@ -60,6 +60,7 @@ class TrainingLoader(ABC):
         batch_size: int,
         seed: int = 0,
         current_epoch: Callable[[], int] = lambda: 0,
+        batches_trained: Callable[[], int] | None = None,
         shuffle: bool = True,
         drop_last: bool = False,
         rank: int = 0,
@@ -70,6 +71,7 @@ class TrainingLoader(ABC):
         self.batch_size = batch_size
         self.seed = seed
         self.current_epoch = current_epoch
+        self.batches_trained = batches_trained
         self.shuffle = shuffle
         self.drop_last = drop_last
         self.rank = rank
@@ -96,10 +98,14 @@ class TrainingLoader(ABC):
             yield batch
 
     def state_dict(self) -> dict[str, Any]:
-        """The epoch and the number of its batches that were handed out, plain numbers."""
+        """The epoch and the number of its batches that are done with, plain numbers.
+
+        Handed out is not done: a run that is interrupted within a step repeats that step. `batches_trained` tells.
+        """
         if self._restored is not None:
             return self._restored
-        return {"epoch": self._epoch, "position": self._position, "global_batch_size": self._global_batch}
+        position = min(self._position, self.batches_trained()) if self.batches_trained else self._position
+        return {"epoch": self._epoch, "position": position, "global_batch_size": self._global_batch}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self._restored = dict(state_dict)
@@ -124,8 +130,8 @@ class TrainingLoader(ABC):
 
     def _first_batch(self) -> int:
         state, self._restored = self._restored, None
-        # A checkpoint from the end of an epoch (a shortened one too) must not make the next one short or empty.
-        if state is None or state["epoch"] != self._epoch or state["position"] >= len(self):
+        if state is None or state["epoch"] != self._epoch:
+            # The checkpoint is from the end of an epoch (perhaps a shortened one), and this is the next.
             return 0
         if state["position"] > 0 and state["global_batch_size"] != self._global_batch:
             raise UserError(
@@ -133,4 +139,5 @@ class TrainingLoader(ABC):
                 f"processes, now it would be {self._global_batch}. Resume with the same data.batch_size and number "
                 "of processes, or from a checkpoint of an epoch's end."
             )
+        # All of them: under max_steps, Lightning asks a finished epoch for one more batch. It gets none.
         return state["position"]

@@ -78,7 +78,7 @@ class ImageClassifier(L.LightningModule):
     # Training
 
     def on_train_start(self) -> None:
-        self.train_sums = Sums(self.device)
+        self.train_sums, self._val_means = Sums(self.device), {}
         if self._resume is not None:
             self._restore(self._resume)
             self._resume = None
@@ -134,9 +134,9 @@ class ImageClassifier(L.LightningModule):
 
     def configure_optimizers(self) -> Any:
         trainer = self.trainer
-        # Lightning clips gradients that it has unscaled, but a fused optimizer unscales its own within its step.
-        clips_scaled = trainer.precision == "16-mixed" and bool(trainer.gradient_clip_val)
-        optimizer = build_optimizer(self.network, self.optimizer_config, allow_fused=not clips_scaled)
+        # With mixed precision Lightning refuses to clip for a fused optimizer, which may unscale within its step.
+        clips_mixed = str(trainer.precision).endswith("-mixed") and bool(trainer.gradient_clip_val)
+        optimizer = build_optimizer(self.network, self.optimizer_config, allow_fused=not clips_mixed)
         schedulers = build_schedule(optimizer, self.scheduler_config, trainer)
         for scheduler in schedulers:
             if scheduler.get("monitor", "").startswith("val/"):
@@ -238,6 +238,6 @@ class ImageClassifier(L.LightningModule):
         if state["epoch"] == self.trainer.current_epoch:  # not where the epoch's last step was the checkpoint's
             self.train_sums.load(state["sums"][row])
         self._val_means = {key: self.train_sums.loss.new_tensor(mean) for key, mean in state["val_means"].items()}
-        torch.set_rng_state(state["rng"][row])
+        torch.set_rng_state(state["rng"][row].clone())  # torch reads the storage from its start, a row is further on
         if "device_rng" in state and self.device.type != "cpu":
-            torch.get_device_module(self.device).set_rng_state(state["device_rng"][row])
+            torch.get_device_module(self.device).set_rng_state(state["device_rng"][row].clone())

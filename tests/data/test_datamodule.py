@@ -1,3 +1,4 @@
+import multiprocessing
 import warnings
 
 import lightning as L
@@ -5,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from digit_loaders import AUGMENTATIONS, augmentation, joined, same
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import ModelCheckpoint, OnExceptionCheckpoint
 from sklearn.model_selection import train_test_split
 
 from cifar_lightning.data.datamodule import CIFAR10DataModule
@@ -23,12 +24,17 @@ def digits_module(name="none", **keys):
 class Recorder(L.LightningModule):
     """A network of one linear layer that remembers the batches it was given."""
 
-    def __init__(self):
+    def __init__(self, fails_at=None):
         super().__init__()
+        self.fails_at = fails_at
         self.layer = torch.nn.Linear(3 * 32 * 32, 10)
+        torch.nn.init.zeros_(self.layer.weight)
+        torch.nn.init.zeros_(self.layer.bias)
         self.seen = []
 
     def training_step(self, batch):
+        if self.global_step == self.fails_at:
+            raise RuntimeError("interrupted")
         images, targets = batch
         self.seen.append((self.current_epoch, images.clone(), targets.clone()))
         return torch.nn.functional.cross_entropy(self.layer(images.float().flatten(1) / 255), targets)
@@ -121,48 +127,74 @@ def test_augmented_examples_are_what_training_sees_first(name):
     assert same([(images, labels)], [tuple(part[:100] for part in joined(list(module.train_dataloader())))])
 
 
+def check_resuming(folder, name="none", saving=None, **keys):
+    """Every checkpoint of a run of 3 epochs of 5 batches leads to the batches and weights of the run itself."""
+
+    def fit(ckpt_path=None, **more):
+        model = Recorder()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            trainer(folder, **keys, **more).fit(
+                model, digits_module(name, val_size=0.8, batch_size=64), ckpt_path=ckpt_path
+            )
+        return model
+
+    save = ModelCheckpoint(folder, filename="{step}", save_top_k=-1, **saving or {})
+    whole = fit(enable_checkpointing=True, callbacks=[save])
+    assert len(whole.seen) == 15 or "limit_train_batches" in keys
+    steps = sorted(int(file.stem.removeprefix("step=")) for file in folder.glob("*.ckpt"))
+    assert len(steps) >= 3
+    for step in steps:
+        resumed = fit(folder / f"step={step}.ckpt")
+        assert [epoch for epoch, _, _ in resumed.seen] == [epoch for epoch, _, _ in whole.seen[step:]]
+        assert same([batch[1:] for batch in resumed.seen], [batch[1:] for batch in whole.seen[step:]])
+        assert torch.equal(resumed.layer.weight, whole.layer.weight)
+
+
 @pytest.mark.parametrize("name", AUGMENTATIONS)
 def test_a_run_resumed_in_mid_epoch_sees_the_batches_of_an_uninterrupted_one(name, tmp_path):
-    keys = {"val_size": 0.8, "batch_size": 64}  # 287 images: 5 batches
-    whole = Recorder()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        trainer(tmp_path).fit(whole, digits_module(name, **keys))
-        save = ModelCheckpoint(tmp_path, filename="{step}", every_n_train_steps=1, save_top_k=-1)
-        trainer(tmp_path, max_epochs=2, enable_checkpointing=True, callbacks=[save]).fit(
-            Recorder(), digits_module(name, **keys)
-        )
-        assert [epoch for epoch, _, _ in whole.seen] == [0] * 5 + [1] * 5 + [2] * 5
-        for step in (1, 5, 8):  # in the first epoch, at its end, in the second
-            resumed = Recorder()
-            trainer(tmp_path).fit(resumed, digits_module(name, **keys), ckpt_path=tmp_path / f"step={step}.ckpt")
-            assert [epoch for epoch, _, _ in resumed.seen] == [epoch for epoch, _, _ in whole.seen[step:]]
-            assert same([batch[1:] for batch in resumed.seen], [batch[1:] for batch in whole.seen[step:]])
-            assert torch.equal(resumed.layer.weight, whole.layer.weight)
+    check_resuming(tmp_path, name, saving={"every_n_train_steps": 4})
 
 
+@pytest.mark.parametrize("after", ["training", "validation"])
 @pytest.mark.parametrize(
     "keys",
-    [
-        {"limit_train_batches": 3},
-        {"max_epochs": -1, "max_steps": 15},
-        {"max_epochs": -1, "max_steps": 9, "limit_train_batches": 3},
-        {"limit_val_batches": 1.0},
-        {"limit_val_batches": 1.0, "val_check_interval": 0.5},
-    ],
+    [{"limit_train_batches": 3}, {"max_epochs": -1, "max_steps": 15}, {"val_check_interval": 0.4}, {}],
     ids=str,
 )
-def test_a_run_resumed_from_an_epochs_end_sees_whole_epochs(keys, tmp_path):
-    whole, data = Recorder(), {"val_size": 0.8, "batch_size": 64}
-    save = ModelCheckpoint(tmp_path, filename="{epoch}", save_top_k=-1, save_on_train_epoch_end=True)
+def test_a_run_resumed_from_an_epochs_end_sees_whole_epochs(keys, after, tmp_path):
+    saving = {"save_on_train_epoch_end": after == "training"}
+    check_resuming(tmp_path, saving=saving, limit_val_batches=1.0, **keys)
+
+
+@pytest.mark.parametrize("step", [0, 2, 4, 5, 7])
+def test_a_run_interrupted_within_a_step_repeats_it(step, tmp_path):
+    data = {"val_size": 0.8, "batch_size": 64}
+    whole, resumed = Recorder(), Recorder()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        trainer(tmp_path, **keys, enable_checkpointing=True, callbacks=[save]).fit(whole, digits_module(**data))
-        resumed = Recorder()
-        trainer(tmp_path, **keys).fit(resumed, digits_module(**data), ckpt_path=tmp_path / "epoch=0.ckpt")
-    rest = [batch for batch in whole.seen if batch[0] > 0]
-    assert [epoch for epoch, _, _ in resumed.seen] == [epoch for epoch, _, _ in rest]
-    assert same([batch[1:] for batch in resumed.seen], [batch[1:] for batch in rest])
+        trainer(tmp_path).fit(whole, digits_module(**data))
+        with pytest.raises(RuntimeError, match="interrupted"):
+            trainer(tmp_path, enable_checkpointing=True, callbacks=[OnExceptionCheckpoint(tmp_path)]).fit(
+                Recorder(fails_at=step), digits_module(**data)
+            )
+        trainer(tmp_path).fit(resumed, digits_module(**data), ckpt_path=tmp_path / "on_exception.ckpt")
+    assert [epoch for epoch, _, _ in resumed.seen] == [epoch for epoch, _, _ in whole.seen[step:]]
+    assert same([batch[1:] for batch in resumed.seen], [batch[1:] for batch in whole.seen[step:]])
+    assert torch.equal(resumed.layer.weight, whole.layer.weight)
+
+
+def test_a_run_resumes_from_any_of_its_steps(tmp_path):
+    check_resuming(tmp_path, "flip_crop", saving={"every_n_train_steps": 1})
+
+
+def test_workers_end_with_the_run(tmp_path):
+    model = Recorder()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        trainer(tmp_path, max_epochs=2).fit(model, digits_module("trivial_augment", num_workers=2))
+    assert len(model.seen) == 2 * 18
+    assert multiprocessing.active_children() == []
 
 
 def test_overfit_batches_shows_the_same_images_in_every_epoch(tmp_path):
@@ -188,7 +220,7 @@ def test_overfit_batches_shows_the_same_images_in_every_epoch(tmp_path):
 )
 def test_bad_values_are_refused_before_anything_is_read(keys, message):
     with pytest.raises(UserError, match=message):
-        digits_module(**keys)
+        CIFAR10DataModule(**keys)
 
 
 @pytest.mark.parametrize(
@@ -207,3 +239,11 @@ def test_values_that_do_not_fit_the_data_are_refused_by_setup(keys, message):
 def test_pipeline_must_be_one_of_the_two():
     with pytest.raises(UserError, match=r"augmentation\.pipeline=gpu.*device, worker"):
         CIFAR10DataModule(name="digits", pipeline="gpu")
+
+
+@pytest.mark.parametrize(
+    ("pipeline", "name", "other"), [("device", "rand_augment", "worker"), ("worker", "flip", "device")]
+)
+def test_transforms_of_the_other_pipeline_are_refused(pipeline, name, other):
+    with pytest.raises(UserError, match=rf"augmentation\.pipeline={pipeline} .* augmentation\.pipeline={other}\?"):
+        CIFAR10DataModule(name="digits", pipeline=pipeline, transforms=augmentation(name)[1])

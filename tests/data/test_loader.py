@@ -114,6 +114,23 @@ def test_a_finished_epoch_does_not_shorten_the_next(saved_position):
     assert len(list(resumed)) == 5
 
 
+def test_a_batch_that_was_handed_out_but_not_trained_on_is_repeated():
+    interrupted = loader("none", digits(70), batch_size=16, batches_trained=lambda: 2)
+    batches = iter(interrupted)
+    for _ in range(3):
+        last = next(batches)
+    resumed = loader("none", digits(70), batch_size=16)
+    resumed.load_state_dict(interrupted.state_dict())
+    assert same([next(iter(resumed))], [last])
+
+
+def test_a_finished_epoch_has_no_more_batches():
+    resumed = loader("none", digits(70), batch_size=16)
+    resumed.load_state_dict({"epoch": 0, "position": 5, "global_batch_size": 16})
+    assert list(resumed) == []
+    assert len(list(resumed)) == 5
+
+
 def test_resuming_in_mid_epoch_with_other_batches_is_refused():
     state = {"epoch": 0, "position": 2, "global_batch_size": 32}
     resumed = loader("none", digits(70), batch_size=16)

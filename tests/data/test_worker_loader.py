@@ -121,3 +121,10 @@ def test_any_kind_of_image_may_come_out(last):
     scale = 255 if images.is_floating_point() else 1
     assert torch.equal((images * scale).round().to(torch.uint8), split.images)
     assert torch.equal(labels, split.labels)
+
+
+@pytest.mark.gpu
+def test_pin_memory_takes_effect():
+    images, labels = next(iter(WorkerLoader(digits(8), batch_size=8, num_workers=2, pin_memory=True)))
+    assert images.is_pinned()
+    assert labels.is_pinned()

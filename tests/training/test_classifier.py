@@ -257,8 +257,8 @@ def test_compiling_leaves_the_names_of_weights_alone():
 @pytest.mark.slow
 def test_a_compiled_network_trains_alike():
     compiled, eager = small_classifier(compile=True), small_classifier()
-    for classifier in (compiled, eager):
-        small_trainer().fit(classifier, Batches(), Batches(seed=1))
+    for classifier in (compiled, eager):  # whole batches only: each further shape is another compilation
+        small_trainer().fit(classifier, Batches(n=32), Batches(n=32, seed=1))
     assert_close(compiled.state_dict(), eager.state_dict(), rtol=1e-3, atol=1e-4)
 
 
@@ -268,7 +268,8 @@ def test_16_bit_networks_have_losses_of_full_precision():
     assert figures["train/loss"] == pytest.approx(cross_entropy(logits, Batches().labels).item(), rel=1e-2)
 
 
-def test_a_second_fit_starts_its_sums_anew():
+def test_a_second_fit_starts_anew():
     classifier = small_classifier(no_norm(), optimizer=STILL)
-    first = metrics_of(classifier)
-    assert metrics_of(classifier) == first
+    first = metrics_of(classifier, val=Batches(seed=1))
+    second = metrics_of(classifier)
+    assert second == {key: value for key, value in first.items() if key.startswith("train")}

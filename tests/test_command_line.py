@@ -1,0 +1,139 @@
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+QUICK = ["data=digits", "model=cnn2", "augmentation=none", "trainer.max_epochs=1", "trainer.limit_train_batches=3"]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["modle=resnet"],
+        ["model=resnett"],
+        ["optimizer.lrr=1"],
+        ["data.batch_size=0"],
+        ["data.val_size=60000"],
+        ["trainer.max_epochs=abc"],
+        ["activation=relu,tanh"],
+        ["-m", "activation=relu,tanhh"],
+        ["-m", "seed=1,2", "data.batch_size=64,0"],
+        ["train=false"],
+        ["ckpt_path=nowhere.ckpt"],
+        ["ckpt_path=last"],
+        ["data.root=/nowhere/at/all"],
+        [*QUICK, "+trainer.no_such_key=1"],
+        [*QUICK, "optimizer=torch", "optimizer.name=Adamm"],
+        [*QUICK, "model.dropout=2"],
+        [*QUICK, "data.batch_size=1400"],
+        [*QUICK, "hydra.run.dir=/dev/null/run"],
+        [*QUICK, "paths.log_dir=/dev/null"],
+    ],
+)
+def test_bad_input_ends_in_one_line_without_a_traceback(command, arguments):
+    outcome = command(*arguments)
+    assert outcome.code == 1
+    lines = [line for line in outcome.err.splitlines() if line.strip()]
+    assert len(lines) == 1
+    assert lines[0].startswith("error: ")
+    assert "Traceback" not in outcome.err + outcome.out
+
+
+@pytest.mark.parametrize("arguments", [["modle=resnet"], ["data.batch_size=0"], ["ckpt_path=nowhere.ckpt"]])
+def test_a_mistake_leaves_nothing_behind(command, arguments):
+    command(*arguments)
+    assert list(command.folder.iterdir()) == []
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_gpu_that_is_not_there_is_one_clear_line(command):
+    outcome = command(*QUICK, "trainer.accelerator=gpu")
+    assert outcome.code == 1
+    assert (
+        outcome.err
+        == "error: trainer.accelerator=gpu: PyTorch finds no GPU here; use trainer.accelerator=cpu or auto\n"
+    )
+
+
+def test_the_traceback_of_a_failed_run_is_in_its_log(command):
+    command(*QUICK, "model.dropout=2")
+    (folder,) = command.runs()
+    assert "Traceback (most recent call last)" in (folder / "cifar_lightning.log").read_text()
+    assert not (folder / "metrics.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda f: (f / "data_batch_3").unlink(), "data_batch_3"),
+        (lambda f: (f / "data_batch_3").write_bytes((f / "data_batch_3").read_bytes()[:1000]), "data_batch_3"),
+        (lambda f: (f / "test_batch").write_bytes(b"cos\nsystem\n(S'touch hacked'\ntR."), "test_batch"),
+        (lambda f: (f / "batches.meta").write_text("not a pickle"), "batches.meta"),
+    ],
+)
+def test_a_damaged_data_folder_is_named_by_its_file(command, cifar_folder, damage, message):
+    folder = command.folder / "mine" / "cifar-10-batches-py"
+    folder.mkdir(parents=True)
+    for file in (cifar_folder / folder.name).iterdir():
+        (folder / file.name).write_bytes(file.read_bytes())
+    damage(folder)
+    outcome = command("data.root=mine", "data.verify=false", "data.val_size=0", "data.batch_size=32")
+    assert outcome.code == 1
+    assert outcome.err.startswith("error: ")
+    assert message in outcome.err
+    assert outcome.err.count("\n") == 1
+    assert not (command.folder / "hacked").exists()
+
+
+def test_a_checkpoint_that_is_none_is_refused(command):
+    Path("photo.ckpt").write_bytes(b"\xff\xd8 not a checkpoint")
+    outcome = command("ckpt_path=photo.ckpt", "data=digits")
+    assert outcome.code == 1
+    assert "photo.ckpt can't be read as a checkpoint" in outcome.err
+
+
+def test_help_shows_commands_and_the_choices_of_each_group(command):
+    outcome = command("--help")
+    assert outcome.code == 0
+    assert "python -m cifar_lightning experiment=classic/lenet" in outcome.out
+    assert "model: alexnet, cnn2, cnn4" in outcome.out
+    assert len(outcome.out.splitlines()) < 60
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["--cfg", "job"], ["modle=resnet"]])
+def test_help_configs_and_mistakes_do_not_wait_for_torch(tmp_path, arguments):
+    program = (
+        "import sys, cifar_lightning.__main__ as m\n"
+        f"sys.argv = ['cifar_lightning', *{arguments!r}]\n"
+        "try: m.main()\n"
+        "except SystemExit: pass\n"
+        "print('torch' in sys.modules, 'lightning' in sys.modules, 'matplotlib' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "False False False"
+
+
+def test_the_module_the_console_script_and_another_folder_make_the_same_run(tmp_path):
+    program = Path(sys.executable).parent / "cifar-lightning"
+    for start in ([sys.executable, "-m", "cifar_lightning"], [str(program)]):
+        arguments = [*QUICK, "logger=none", "hydra.run.dir=here", "callbacks=none"]
+        subprocess.run([*start, *arguments], cwd=tmp_path, check=True, capture_output=True, env={**os.environ})
+        metrics = json.loads((tmp_path / "here" / "metrics.json").read_text())
+        (tmp_path / "here" / "metrics.json").rename(tmp_path / f"{len(list(tmp_path.glob('*.json')))}.json")
+        assert metrics["overrides"] == [o for o in arguments if not o.startswith("hydra.")]
+    first, second = (json.loads((tmp_path / f"{i}.json").read_text()) for i in range(2))
+    assert first["test/loss"] == second["test/loss"]
+
+
+def test_a_sweep_goes_on_after_a_job_that_fails_and_says_so(command):
+    outcome = command("-m", *QUICK, "logger=none", "callbacks=none", "model.dropout=2,0.1")
+    assert outcome.code == 1
+    assert "dropout" in outcome.err
+    (sweep,) = (command.folder / "logs" / "train" / "multiruns").glob("*")
+    finished = [path.parent.name for path in sweep.glob("*/metrics.json")]
+    assert len(finished) == 1
+    assert finished[0].startswith("1_")

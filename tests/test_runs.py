@@ -1,0 +1,86 @@
+import os
+from pathlib import Path
+
+import pytest
+
+from cifar_lightning.config import compose, plain
+from cifar_lightning.errors import UserError
+from cifar_lightning.runs import checkpoint_to_resume, resumed_config
+
+SAVED = ["data=digits", "model=cnn2", "optimizer.lr=0.02", "paths.output_dir=here"]
+
+
+def resume(*typed):
+    saved = plain(compose(SAVED))
+    return resumed_config(saved, compose([*typed, "paths.output_dir=here"]), list(typed))
+
+
+def test_the_saved_config_wins():
+    config = resume("ckpt_path=last")
+    assert config.optimizer.lr == 0.02
+    assert config.data.name == "digits"
+    assert config.ckpt_path == "last"
+
+
+@pytest.mark.parametrize(
+    ("typed", "key", "value"),
+    [
+        ("trainer.max_epochs=99", "trainer.max_epochs", 99),
+        ("trainer=cpu", "trainer.accelerator", "cpu"),
+        ("logger=csv", "logger.csv.name", "csv"),
+        ("data.eval_batch_size=7", "data.eval_batch_size", 7),
+        ("tags=[again]", "tags", ["again"]),
+    ],
+)
+def test_what_cannot_falsify_the_run_may_change(typed, key, value):
+    config = resume(typed)
+    for part in key.split("."):
+        config = config[part]
+    assert config == value
+
+
+@pytest.mark.parametrize(
+    ("typed", "key"),
+    [
+        (["optimizer.lr=0.5"], "optimizer.lr"),
+        (["seed=7"], "seed"),
+        (["model=cnn4"], "model.channels"),
+        (["data=digits", "data.batch_size=7"], "data.batch_size"),
+        (["augmentation=flip"], "augmentation.transforms"),
+    ],
+)
+def test_what_would_make_it_another_experiment_is_refused_by_name(typed, key):
+    with pytest.raises(UserError, match=f"^{key}.*a resumed run can't change it"):
+        resume(*typed)
+
+
+@pytest.mark.parametrize("typed", [["optimizer.lr=0.02"], ["model=cnn2"], ["seed=0"], ["data=digits"]])
+def test_the_command_that_started_the_run_may_be_repeated(typed):
+    assert resume(*typed).optimizer.lr == 0.02
+
+
+def make_run(folder: Path, *, finished: bool, age: int) -> Path:
+    checkpoint = folder / "checkpoints" / "last.ckpt"
+    checkpoint.parent.mkdir(parents=True)
+    checkpoint.touch()
+    os.utime(checkpoint, (1_000_000 - age,) * 2)
+    if finished:
+        (folder / "metrics.json").touch()
+    return checkpoint
+
+
+def test_last_is_the_newest_unfinished_run_of_the_task(tmp_path):
+    runs = tmp_path / "logs" / "train" / "runs"
+    make_run(runs / "older", finished=False, age=20)
+    expected = make_run(runs / "newer", finished=False, age=10)
+    make_run(runs / "newest", finished=True, age=0)
+    make_run(tmp_path / "logs" / "other" / "runs" / "a", finished=False, age=0)
+    config = compose([f"paths.log_dir={tmp_path}/logs", "ckpt_path=last"])
+    assert checkpoint_to_resume(config) == expected
+    expected.parent.parent.rename(tmp_path / "elsewhere")
+    assert checkpoint_to_resume(config).parent.parent.name == "older"
+
+
+def test_no_unfinished_run_is_an_error(tmp_path):
+    with pytest.raises(UserError, match="no unfinished run"):
+        checkpoint_to_resume(compose([f"paths.log_dir={tmp_path}", "ckpt_path=last"]))

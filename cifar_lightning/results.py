@@ -47,7 +47,7 @@ def collect(
 ) -> dict[str, Any]:
     """What metrics.json holds: the figures of the tested checkpoint, what they cost and where they come from."""
     test = {}
-    if classifier.test_logits is not None:
+    if len(classifier.test_logits):
         test = test_metrics(classifier.test_logits, classifier.test_labels, datamodule.class_names)
     choices, name = config.choices, Path(checkpoint).stem if checkpoint else None
     published = plain(config.published_test_acc)
@@ -111,7 +111,7 @@ def draw(
     drawn = {"samples": figures.image_grid(images.numpy(), [names[label] for label in most_likely(labels).tolist()])}
     if history.rows:
         drawn["learning_curves"] = figures.learning_curves(history.rows, metrics)
-    if classifier.test_logits is not None:
+    if len(classifier.test_logits):
         confidences, predictions = classifier.test_logits.softmax(1).max(1)
         drawn["confusion_matrix"] = figures.confusion_matrix(metrics["test/confusion_matrix"], names)
         drawn["accuracy_per_class"] = figures.accuracy_per_class(metrics["test/acc_per_class"])
@@ -133,7 +133,7 @@ def write(
     trainer: L.Trainer,
 ) -> None:
     """Write the run's files and TensorBoard's last pages; metrics.json comes last: with it a run is finished."""
-    if classifier.test_logits is not None:
+    if len(classifier.test_logits):
         confidences, predictions = classifier.test_logits.softmax(1).max(1)
         columns = (classifier.test_labels.tolist(), predictions.tolist(), confidences.tolist())
         write_predictions(folder / "predictions.csv", range(len(predictions)), *columns, classifier.class_names)

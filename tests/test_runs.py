@@ -46,7 +46,7 @@ def test_what_cannot_falsify_the_run_may_change(typed, key, value):
         (["seed=7"], "seed"),
         (["model=cnn4"], "model.channels"),
         (["data=digits", "data.batch_size=7"], "data.batch_size"),
-        (["augmentation=flip"], "augmentation.transforms"),
+        (["augmentation=flip"], "augmentation"),
     ],
 )
 def test_what_would_make_it_another_experiment_is_refused_by_name(typed, key):

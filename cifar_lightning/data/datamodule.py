@@ -196,6 +196,6 @@ def _check_transforms(transforms: list[Any], pipeline: str) -> None:
             fit = "draw and apply" if pipeline == "device" else "a call with one image"
             other = "worker" if pipeline == "device" else "device"
             raise UserError(
-                f"augmentation.pipeline={pipeline} needs transforms with {fit}, which {type(transform).__name__} lacks. "
+                f"augmentation.pipeline={pipeline} needs transforms with {fit}: {type(transform).__name__} has none. "
                 f"Did you mean augmentation.pipeline={other}?"
             )

@@ -53,6 +53,8 @@ class ImageClassifier(L.LightningModule):
         self._shift = -torch.tensor(self.mean)[:, None, None] * self._scale
         self._byte_scale = self._scale / 255
         self._val_means: dict[str, Tensor] = {}  # of the latest validation
+        self.test_logits = torch.empty(0, len(class_names))  # filled by a test
+        self.test_labels = torch.empty(0, dtype=torch.int64)
         self._resume: dict[str, Any] | None = None
         if compile:
             self.network.compile()  # in place, so that the names in the state dict stay as they are

@@ -21,6 +21,7 @@ from omegaconf.errors import OmegaConfBaseException
 from cifar_lightning.config import conf_dir, forget_folders, parse_overrides, register_resolvers
 from cifar_lightning.console import log_traceback
 from cifar_lightning.errors import UserError
+from cifar_lightning.processes import check_folder, end_with_the_command, processes_to_start, report, run_processes
 from cifar_lightning.runs import checkpoint_to_resume, folder_of
 from cifar_lightning.validation import compose_checked
 
@@ -31,6 +32,7 @@ failures: list[str] = []  # why jobs of this process failed, a line each
 
 def main() -> None:
     """The console command; where something is wrong it ends with `error: …` on standard error and exit code 1."""
+    end_with_the_command()
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises instead of printing a traceback of its own
     register_resolvers()
     forget_folders()
@@ -53,7 +55,7 @@ def one_line(error: BaseException) -> str:
 
 
 def fail(message: str) -> None:
-    print(f"error: {message}", file=sys.stderr)
+    report(message)
     sys.exit(1)
 
 
@@ -73,16 +75,17 @@ def checked_arguments(arguments: Sequence[str]) -> list[str]:
     added = [f"hydra.searchpath=[file://{Path(args.config_dir).resolve()}]"] if args.config_dir else []
     if args.multirun:
         for overrides in one_job_for_each_choice(args):
-            compose_checked([*overrides, *added])
+            check_folder(compose_checked([*overrides, *added]).trainer, arguments)
         return list(arguments)
     config = compose_checked([*args.overrides, *added])
-    if config.ckpt_path is None:
-        return list(arguments)
-    checkpoint = checkpoint_to_resume(config)
-    typed = [*arguments, f"ckpt_path='{checkpoint}'"]
-    folder = folder_of(checkpoint)
-    if folder and config.train and not any(o.startswith("hydra.run.dir=") for o in args.overrides):
-        typed.append(f"hydra.run.dir='{folder}'")
+    typed = list(arguments)
+    if config.ckpt_path is not None:
+        checkpoint = checkpoint_to_resume(config)
+        typed.append(f"ckpt_path='{checkpoint}'")
+        folder = folder_of(checkpoint)
+        if folder and config.train and not any(o.startswith("hydra.run.dir=") for o in args.overrides):
+            typed.append(f"hydra.run.dir='{folder}'")
+    check_folder(config.trainer, typed)
     return typed
 
 
@@ -109,14 +112,27 @@ def job(config: DictConfig) -> Any:
     the other jobs of a sweep go on.
     """
     try:
+        overrides = list(HydraConfig.get().overrides.task)
+        processes = processes_to_start(trainer_settings(config, overrides))
+        if processes > 1:
+            return run_processes(processes).get(config.optimized_metric)
         from cifar_lightning.train import run  # imports torch: 2 seconds that help and mistakes need not wait for
 
-        return run(config, list(HydraConfig.get().overrides.task)).get(config.optimized_metric)
+        return run(config, overrides).get(config.optimized_metric)
     except Exception as error:
         log_file = log_traceback(error)
         reason = (str(error).strip() or "no message").splitlines()[0]
         known = isinstance(error, UserError)
         failures.append(str(error) if known else f"{type(error).__name__}: {reason} (traceback: {log_file})")
+
+
+def trainer_settings(config: DictConfig, overrides: list[str]) -> DictConfig:
+    """The run's own: a resumed one has those of its checkpoint where none were typed."""
+    if config.ckpt_path is None:
+        return config.trainer
+    from cifar_lightning.train import prepared
+
+    return prepared(config, overrides).trainer
 
 
 if __name__ == "__main__":

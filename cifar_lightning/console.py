@@ -35,6 +35,12 @@ def adopt_lightning_loggers() -> None:
         logger.handlers.clear()
         logger.propagate = True
     # A chatter of Lightning with newer versions of torch, which no user can mend.
-    warnings.filterwarnings("ignore", message=".*LeafSpec.*")
+    warnings.filterwarnings("ignore", message=".*(LeafSpec|functional.all_gather is deprecated)")
     # Which devices it found and what else one could install; what was chosen is logged by us.
     logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)
+    logging.getLogger("lightning.fabric.utilities.distributed").setLevel(logging.WARNING)
+
+
+def silence() -> None:
+    """Of several processes one speaks; of the others only what ends them reaches the log."""
+    logging.getLogger().setLevel(logging.CRITICAL)

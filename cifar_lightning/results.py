@@ -16,6 +16,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from matplotlib.figure import Figure
 from omegaconf import DictConfig
 from rich import get_console
+from torch import Tensor
 
 import cifar_lightning
 from cifar_lightning.config import plain
@@ -69,6 +70,14 @@ def collect(
         "command": shlex.join(["python", "-m", "cifar_lightning", *overrides]),
         "overrides": list(overrides),
         "seed": config.seed,
+        "published_test_acc": published,
+        **circumstances(trainer, datamodule),
+    }
+
+
+def circumstances(trainer: L.Trainer, datamodule: CIFAR10DataModule) -> dict[str, Any]:
+    """When, on what and with what the figures came about."""
+    return {
         "precision": str(trainer.precision),
         "accelerator": trainer.strategy.root_device.type,
         "processes": trainer.world_size,
@@ -76,7 +85,6 @@ def collect(
         "data_checksum": datamodule.checksum,
         "hardware": hardware(trainer),
         "versions": versions(),
-        "published_test_acc": published,
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }
 
@@ -85,7 +93,7 @@ def hardware(trainer: L.Trainer) -> str:
     """The device that trained, in words."""
     if trainer.strategy.root_device.type == "cuda":
         return f"{trainer.world_size} x {torch.cuda.get_device_name()}"
-    threads = torch.get_num_threads()
+    threads = torch.get_num_threads() * trainer.world_size
     return f"{threads} thread{'s' * (threads > 1)} of {processor_name()}"
 
 
@@ -112,17 +120,22 @@ def draw(
     if history.rows:
         drawn["learning_curves"] = figures.learning_curves(history.rows, metrics)
     if len(classifier.test_logits):
-        confidences, predictions = classifier.test_logits.softmax(1).max(1)
-        drawn["confusion_matrix"] = figures.confusion_matrix(metrics["test/confusion_matrix"], names)
-        drawn["accuracy_per_class"] = figures.accuracy_per_class(metrics["test/acc_per_class"])
-        drawn["mistakes"] = figures.mistakes(
-            datamodule.test.images[: len(predictions)].numpy(),
-            classifier.test_labels.numpy(),
-            predictions.numpy(),
-            confidences.numpy(),
-            names,
-        )
+        drawn |= draw_test(metrics, datamodule.test.images, classifier.test_logits, classifier.test_labels, names)
     return drawn
+
+
+def draw_test(
+    metrics: Mapping[str, Any], images: Tensor, logits: Tensor, labels: Tensor, names: Sequence[str]
+) -> dict[str, Figure]:
+    """The figures of tested images: what was confused with what, and where the network was surest and wrong."""
+    confidences, predictions = logits.softmax(1).max(1)
+    return {
+        "confusion_matrix": figures.confusion_matrix(metrics["test/confusion_matrix"], names),
+        "accuracy_per_class": figures.accuracy_per_class(metrics["test/acc_per_class"]),
+        "mistakes": figures.mistakes(
+            images[: len(labels)].numpy(), labels.numpy(), predictions.numpy(), confidences.numpy(), names
+        ),
+    }
 
 
 def write(
@@ -134,17 +147,25 @@ def write(
 ) -> None:
     """Write the run's files and TensorBoard's last pages; metrics.json comes last: with it a run is finished."""
     if len(classifier.test_logits):
-        confidences, predictions = classifier.test_logits.softmax(1).max(1)
-        columns = (classifier.test_labels.tolist(), predictions.tolist(), confidences.tolist())
-        write_predictions(folder / "predictions.csv", range(len(predictions)), *columns, classifier.class_names)
-    for name, figure in drawn.items():
-        figures.save_figure(figure, folder / "figures" / f"{name}.png")
+        write_test(folder, classifier.test_logits, classifier.test_labels, classifier.class_names)
+    save_figures(folder, drawn)
     for logger in trainer.loggers:
         if isinstance(logger, TensorBoardLogger):
             shown = {name: figure for name, figure in drawn.items() if name != "samples"}  # there since the start
             tensorboard.add_figures(logger.experiment, shown, trainer.global_step)
             tensorboard.add_hparams(logger.experiment, hparams(classifier.config), hparam_metrics(metrics))
     write_json(folder / "metrics.json", metrics)
+
+
+def write_test(folder: Path, logits: Tensor, labels: Tensor, names: Sequence[str]) -> None:
+    confidences, predictions = logits.softmax(1).max(1)
+    columns = (labels.tolist(), predictions.tolist(), confidences.tolist())
+    write_predictions(folder / "predictions.csv", range(len(labels)), *columns, names)
+
+
+def save_figures(folder: Path, drawn: Mapping[str, Figure]) -> None:
+    for name, figure in drawn.items():
+        figures.save_figure(figure, folder / "figures" / f"{name}.png")
 
 
 def hparams(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -74,9 +74,9 @@ def resumed_config(saved: dict[str, Any], config: DictConfig, typed: Sequence[st
 
 
 def refuse_changes(saved: dict[str, Any], typed: dict[str, Any], prefix: str) -> None:
-    for key, value in typed.items():
-        name = prefix + key
-        if name.startswith(FREE):
+    for key in [*typed, *(key for key in saved if key not in typed)]:
+        name, value = prefix + key, typed.get(key)
+        if name.startswith(FREE) or name == "choices":
             continue
         if isinstance(value, dict) and isinstance(saved.get(key), dict):
             refuse_changes(saved[key], value, name + ".")

@@ -8,12 +8,13 @@ from typing import Any
 import lightning as L
 import torch
 from lightning.pytorch.callbacks import Callback, EMAWeightAveraging, LearningRateMonitor, ModelCheckpoint
+from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from cifar_lightning import results
 from cifar_lightning.config import group_choices, instantiate, plain
-from cifar_lightning.console import adopt_lightning_loggers
+from cifar_lightning.console import adopt_lightning_loggers, silence
 from cifar_lightning.data.datamodule import CIFAR10DataModule
 from cifar_lightning.errors import UserError
 from cifar_lightning.reporting.files import write_text
@@ -34,10 +35,12 @@ def run(config: DictConfig, overrides: list[str]) -> dict[str, Any]:
     Raises UserError for whatever the person can mend.
     """
     adopt_lightning_loggers()
+    if rank_zero_only.rank > 0:
+        silence()
     torch.set_flush_denormal(True)  # tiny numbers would stall CPU arithmetic many times over
     config = prepared(config, overrides)
     folder = Path(config.paths.output_dir)
-    write_text(folder / "config.yaml", OmegaConf.to_yaml(config, resolve=True))
+    rank_zero_only(write_text)(folder / "config.yaml", OmegaConf.to_yaml(config, resolve=True))
 
     L.seed_everything(config.seed, workers=True, verbose=False)
     datamodule = build_datamodule(config)
@@ -113,7 +116,7 @@ def build_trainer(config: DictConfig, history: History, datamodule: CIFAR10DataM
     settings = plain(config.trainer)
     settings["precision"] = resolve_precision(settings["precision"], settings["accelerator"])
     try:
-        return L.Trainer(
+        trainer = L.Trainer(
             **settings,
             callbacks=callbacks,
             logger=loggers or False,
@@ -124,6 +127,11 @@ def build_trainer(config: DictConfig, history: History, datamodule: CIFAR10DataM
         )
     except (MisconfigurationException, ValueError, TypeError) as error:
         raise UserError(f"trainer: {str(error).splitlines()[0]}") from error
+    if config.trainer.sync_batchnorm and trainer.world_size > 1 and trainer.strategy.root_device.type == "cpu":
+        raise UserError(
+            "trainer.sync_batchnorm=true: PyTorch synchronises batch norm on GPUs only; leave it out on a CPU"
+        )
+    return trainer
 
 
 def build_callbacks(config: DictConfig, datamodule: CIFAR10DataModule) -> list[Callback]:

@@ -85,7 +85,7 @@ class DeviceLoader(TrainingLoader):
 
 
 class EvaluationLoader:
-    """Each image once over all processes, in order: process r has the r-th stretch, cut into even batches.
+    """Each image once over all processes, in order: even global batches, of which process r has the r-th slice.
 
     Every process has the same number of batches, none larger than `batch_size`, and nothing is padded.
     """
@@ -99,17 +99,18 @@ class EvaluationLoader:
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
-        largest_share = -(-len(split) // world_size)
-        self._length = -(-largest_share // batch_size)
-        mine = Split(split.images.tensor_split(world_size)[rank], split.labels.tensor_split(world_size)[rank])
-        self.split = mine.to(torch.device(device))
+        length = -(-len(split) // (batch_size * world_size))
+        images, labels = (
+            [batch.tensor_split(world_size)[rank].to(torch.device(device)) for batch in part.tensor_split(length)]
+            for part in (split.images, split.labels)
+        )
+        self._batches = list(zip(images, labels, strict=True))
 
     def __len__(self) -> int:
-        return self._length
+        return len(self._batches)
 
     def __iter__(self) -> Iterator[Batch]:
-        pieces = (part.tensor_split(self._length) for part in (self.split.images, self.split.labels))
-        return zip(*pieces, strict=True)
+        return iter(self._batches)
 
 
 def _rows(parameters: Parameters, rows: slice | Tensor) -> Parameters:

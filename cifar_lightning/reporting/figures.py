@@ -189,7 +189,8 @@ def image_grid(
     below = gap + line * max((caption.count("\n") + 1 for caption in captions), default=0)
     columns = min(columns, len(tiles))
     rows = ceil(len(tiles) / columns)
-    canvas = np.full((top + rows * (height + below), gap + columns * (width + gap), 3), 255, dtype=np.uint8)
+    across = max(gap + columns * (width + gap), 11 * len(title))  # at least as wide as the title
+    canvas = np.full((top + rows * (height + below), across, 3), 255, dtype=np.uint8)
     # One drawing area as large as the figure, in which one unit is one pixel: fifty times faster than a subplot each.
     figure = Figure(figsize=(canvas.shape[1] / DPI, canvas.shape[0] / DPI))
     axes = figure.add_axes((0, 0, 1, 1))

@@ -183,8 +183,8 @@ class ImageClassifier(L.LightningModule):
 
     def on_test_epoch_end(self) -> None:
         """Leaves `test_logits` [N, K] and `test_labels` [N] of the whole test set, in its order, on the CPU."""
-        logits = self._all_processes(torch.cat(self._test_logits)).cpu()
-        labels = self._all_processes(torch.cat(self._test_labels)).cpu()
+        logits = torch.cat([self._all_processes(rows) for rows in self._test_logits]).cpu()
+        labels = torch.cat([self._all_processes(rows) for rows in self._test_labels]).cpu()
         with torch.inference_mode(False):  # clones outside are ordinary tensors
             self.test_logits, self.test_labels = logits.clone(), labels.clone()
         del self._test_logits, self._test_labels
@@ -198,10 +198,12 @@ class ImageClassifier(L.LightningModule):
         return {f"{stage}/loss": loss / images, f"{stage}/acc": correct / images}
 
     def _all_processes(self, rows: Tensor) -> Tensor:
-        """Rows of all processes, one after the other: each evaluates a contiguous share of the images."""
+        """The rows of a whole batch, of which each process has a slice, in the order of the processes."""
         if self.trainer.world_size == 1:
             return rows
         counts = self.trainer.strategy.all_gather(torch.tensor(len(rows), device=rows.device)).tolist()
+        if max(counts) == 0:
+            return rows
         padded = rows.new_zeros(max(counts), *rows.shape[1:])
         padded[: len(rows)] = rows
         shares = self.trainer.strategy.all_gather(padded)

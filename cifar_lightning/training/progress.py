@@ -33,5 +33,5 @@ class ProgressBar(RichProgressBar):
     def get_metrics(self, trainer: L.Trainer, pl_module: L.LightningModule) -> dict[str, Any]:
         metrics = {name: value for name, value in super().get_metrics(trainer, pl_module).items() if name != "v_num"}
         if trainer.training and self._images:
-            metrics["images/s"] = round(self._images / (time.perf_counter() - self._start))
+            metrics["images/s"] = f"{self._images / (time.perf_counter() - self._start):,.0f}"
         return metrics

@@ -57,7 +57,7 @@ def test_evaluation_sees_each_image_once_in_order(n, batch_size, world_size):
     batches = [list(loader) for loader in ranks]
     assert {len(loader) for loader in ranks} == {len(some) for some in batches} == {len(batches[0])}
     assert all(1 <= len(labels) <= batch_size for some in batches for _, labels in some)
-    images, labels = joined([batch for some in batches for batch in some])
+    images, labels = joined([batch for step in zip(*batches, strict=True) for batch in step])
     assert torch.equal(labels, torch.arange(n))
     assert torch.equal(images, split.images)
     assert len(list(ranks[0])) == len(ranks[0])  # again from the start

@@ -1,0 +1,131 @@
+"""The grammar of the commands about a checkpoint: words `key=value`, a short help, errors in one line.
+
+Nothing here imports torch, so that help and mistakes cost tenths of a second.
+"""
+
+import logging
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cifar_lightning.console import console_handler
+from cifar_lightning.errors import UserError
+from cifar_lightning.validation import nearest
+
+Given = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Key:
+    """What `key=` is, in words; what it is when left out; what it may be."""
+
+    words: str
+    default: str | None = None
+    choices: tuple[str, ...] = ()
+
+
+CHECKPOINT = {"ckpt_path": Key("the checkpoint, or a run's folder for its best one")}
+ELSEWHERE = {
+    "data.root": Key("where the data lie, if not where they lay in training"),
+    "trust": Key("modules with classes of your own that may be built: my_models,more"),
+}
+ACCELERATOR = {"accelerator": Key("the device", "auto", ("auto", "cpu", "gpu", "cuda", "mps"))}
+
+
+@dataclass(frozen=True)
+class Command:
+    """`python -m cifar_lightning.<name>`. `ckpt_path` is the one key that every command needs."""
+
+    name: str
+    description: str
+    keys: Mapping[str, Key]
+    examples: Mapping[str, str]
+
+    def call(self, run: Callable[[Given], int], arguments: Sequence[str] | None = None) -> int:
+        """Run it with what was typed; the exit code. A UserError is shown as `error: …` on standard error."""
+        arguments = sys.argv[1:] if arguments is None else arguments
+        if {"-h", "--help", "help"} & set(arguments):
+            print(self.help())
+            return 0
+        logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[console_handler()])
+        try:
+            return run(self.parsed(arguments))
+        except UserError as error:
+            message = str(error)
+        except OSError as error:
+            message = f"{error.filename or 'input/output'}: {error.strerror or error}"
+        print(f"error: {message}", file=sys.stderr)
+        return 1
+
+    def parsed(self, arguments: Sequence[str]) -> Given:
+        """The value of every key, and `typed`, the words themselves.
+
+        Raises UserError, naming the word and the nearest key or choice.
+        """
+        given: Given = {}
+        for word in arguments:
+            name, equals, value = word.lstrip("+").partition("=")
+            if not equals:
+                raise UserError(f"{word}: write key=value, e.g. {self._guess(word)}")
+            if name not in self.keys:
+                raise UserError(f"there is no key {name}{nearest(name, list(self.keys))}")
+            if name in given:
+                raise UserError(f"{name} is given twice")
+            given[name] = value[1:-1] if len(value) > 1 and value[0] == value[-1] and value[0] in "'\"" else value
+            choices = self.keys[name].choices
+            if choices and given[name] not in choices:
+                raise UserError(f"{name}={given[name]}: there is no such choice{nearest(given[name], choices)}")
+            if given[name] == "":
+                raise UserError(f"{name}= is empty: give {self.keys[name].words}, or leave it out")
+        if "ckpt_path" not in given:
+            raise UserError("ckpt_path=FILE is missing: name a checkpoint, e.g. the best.ckpt of a run")
+        given["ckpt_path"] = checkpoint_file(given["ckpt_path"])
+        given["trust"] = [module for module in given.get("trust", "").split(",") if module]
+        return {name: key.default for name, key in self.keys.items()} | given | {"typed": list(arguments)}
+
+    def _guess(self, word: str) -> str:
+        return f"ckpt_path={word}" if Path(word).suffix in (".ckpt", ".pt", "") else f"images={word}"
+
+    def help(self) -> str:
+        width = max(map(len, self.keys)) + 2
+        lines = [
+            f"usage: python -m cifar_lightning.{self.name} ckpt_path=FILE [key=value ...]",
+            "",
+            self.description,
+            "",
+        ]
+        for name, key in self.keys.items():
+            choices = f": {', '.join(key.choices)}" if key.choices else ""
+            default = f" [{key.default}]" if key.default else ""
+            lines.append(f"  {name:{width}}{key.words}{choices}{default}")
+        lines += ["", "examples:"]
+        for words, meaning in self.examples.items():
+            lines += [f"  python -m cifar_lightning.{self.name} {words}", f"      {meaning}"]
+        return "\n".join(lines)
+
+
+def checkpoint_file(text: str) -> Path:
+    """The file that `ckpt_path` names; of a run's folder its best checkpoint, or its last one where none was best."""
+    path = Path(text).expanduser()
+    if path.is_dir():
+        inside = [path / "checkpoints" / name for name in ("best.ckpt", "last.ckpt")]
+        found = [file for file in inside if file.is_file()]
+        if not found:
+            raise UserError(f"ckpt_path={text}: no checkpoints/best.ckpt or last.ckpt in this folder")
+        return found[0]
+    if not path.is_file():
+        raise UserError(f"ckpt_path={text}: there is no such file")
+    return path
+
+
+def output_path(path: Path, *, folder: bool = False) -> Path:
+    """`path`, if a file (or a folder of files) could be written there; found out before the work, not after it."""
+    if path.exists() and path.is_dir() != folder:
+        raise UserError(f"out={path} is a {'file' if folder else 'folder'}: give another name")
+    existing = next(p for p in [path, *path.absolute().parents] if p.exists())
+    if not (existing.is_dir() or existing == path) or not os.access(existing, os.W_OK):
+        raise UserError(f"out={path} can't be written: {existing} is no folder that you may write to; choose another")
+    return path

@@ -1,0 +1,89 @@
+"""python -m cifar_lightning.predict ckpt_path=FILE images=PATH: labels and probabilities for a person's own images."""
+
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from cifar_lightning.arguments import ACCELERATOR, CHECKPOINT, ELSEWHERE, Command, Given, Key, output_path
+from cifar_lightning.errors import UserError
+
+COMMAND = Command(
+    "predict",
+    "Say what is in images: the three most probable classes of each, as a table and as a file if wanted.\n"
+    "Images of any size and kind (PNG, JPEG, WebP, BMP, GIF) become 32x32 RGB. Exit code 1 if one can't be read.",
+    keys={
+        **CHECKPOINT,
+        "images": Key("a file, a folder (searched to any depth) or a glob"),
+        "index": Key("instead: images of the data set, as train, val or test:NUMBER,NUMBER"),
+        "fit": Key("what becomes of the longer side", "crop", ("crop", "squash")),
+        "background": Key("what shows through transparent pixels: a name or #rrggbb", "white"),
+        "out": Key("a file for all probabilities: FILE.csv or FILE.json"),
+        **ACCELERATOR,
+        **ELSEWHERE,
+    },
+    examples={
+        "ckpt_path=best.ckpt images=photos": "every image in and below the folder photos",
+        "ckpt_path=best.ckpt images='photos/*.png' out=answers.csv": "those that match; probabilities of all classes",
+        "ckpt_path=best.ckpt index=test:10,11": "two images of the test set, with their labels",
+    },
+)
+
+
+def run(given: Given) -> int:
+    if (given["images"] is None) == (given["index"] is None):
+        raise UserError("give either images=PATH or index=test:NUMBER,NUMBER")
+    out = given["out"] and output_path(Path(given["out"]).expanduser())
+    if out and out.suffix not in (".csv", ".json"):
+        raise UserError(f"out={out}: the name must end in .csv or .json")
+    split, numbers = parse_index(given["index"]) if given["index"] else ("", [])
+
+    # Imports torch: seconds that help and mistakes need not wait for.
+    from rich.console import Console
+
+    from cifar_lightning.api import load
+    from cifar_lightning.data.images import check_background, find_images, read_images
+    from cifar_lightning.reporting.predictions import prediction_rows, write_probabilities
+    from cifar_lightning.reporting.tables import rich_table
+    from cifar_lightning.training.evaluation import picked
+    from cifar_lightning.training.loading import load_data
+
+    check_background(given["background"])
+    files = find_images(given["images"]) if given["images"] else []
+    classifier = load(given["ckpt_path"], accelerator=given["accelerator"], trusted=given["trust"])
+    if files:
+        images, read, problems = read_images(files, fit=given["fit"], background=given["background"])
+        names, labels = list(map(str, read)), None
+    else:
+        chosen, problems = picked(load_data(classifier.config, given["data.root"]), split, numbers), []
+        images, names = chosen.images, [f"{split}:{number}" for number in numbers]
+        labels = [classifier.class_names[label] for label in chosen.labels.tolist()]
+    if names:
+        answer = classifier.predict(images)
+        if out:
+            write_probabilities(out, names, answer.probabilities, answer.class_names, labels)
+        # A pipe has no width, and a table squeezed into 80 columns can't be read.
+        console = Console(width=None if sys.stdout.isatty() else 250, highlight=False)
+        console.print(rich_table(prediction_rows(names, answer.top(3), labels)))
+    if problems:
+        raise UserError(
+            "\n       ".join([f"{len(problems)} of {len(files)} images can't be read:", *map(str, problems)])
+        )
+    return 0
+
+
+def parse_index(text: str) -> tuple[str, list[int]]:
+    """`test:10,11` as ("test", [10, 11]). Raises UserError."""
+    match = re.fullmatch(r"(train|val|test):(\d{1,9}(?:,\d{1,9})*)", text.replace(" ", ""))
+    if not match:
+        raise UserError(f"index={text}: write train, val or test, a colon and numbers, e.g. index=test:10,11")
+    return match[1], [int(number) for number in match[2].split(",")]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command; its exit code."""
+    return COMMAND.call(run, arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,163 @@
+"""A run on several processes of this machine: they are started, watched and, where one fails, ended from here.
+
+Lightning would let the first process start the others by repeating the command. In a sweep that is the whole sweep,
+and where one of them dies it kills the command without a word. Needs no torch.
+"""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, NoReturn
+
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
+
+from cifar_lightning.errors import UserError
+
+REASON = "CIFAR_LIGHTNING_REASON"  # environment variable: the file where the first process to fail says why
+PATIENCE = 5.0  # seconds for the others to end by themselves
+
+Process = subprocess.Popen[bytes]
+
+
+def processes_to_start(trainer: DictConfig) -> int:
+    """How many processes this command has to start for these settings; 1 where it is to do the work itself.
+
+    Raises UserError for a strategy that would start them in another way.
+    """
+    if any(way in str(trainer.strategy) for way in ("spawn", "fork", "notebook")):
+        raise UserError(f"trainer.strategy={trainer.strategy}: a command starts its processes itself; use ddp")
+    if started_from_outside():
+        return 1
+    if trainer.devices == -1:
+        import torch
+
+        return max(1, torch.cuda.device_count()) if trainer.accelerator != "cpu" else 1
+    return trainer.devices if isinstance(trainer.devices, int) else len(trainer.devices)
+
+
+def started_from_outside() -> bool:
+    """Whether this process is one of several that torchrun, SLURM or `run_processes` has started."""
+    return "LOCAL_RANK" in os.environ or "SLURM_PROCID" in os.environ
+
+
+def check_folder(trainer: DictConfig, arguments: Sequence[str]) -> None:
+    """Raise UserError where processes that know nothing of each other would make a folder each."""
+    several = trainer.num_nodes > 1 or (started_from_outside() and trainer.devices != 1)
+    if several and not any(argument.startswith(("hydra.run.dir=", "hydra.sweep.dir=")) for argument in arguments):
+        raise UserError(
+            "several machines, and processes that torchrun or SLURM starts, need one folder for all: hydra.run.dir=…"
+        )
+
+
+def run_processes(count: int) -> dict[str, Any]:
+    """Run Hydra's current job in `count` new processes; returns its metrics.json.
+
+    The first process has the terminal; what the others write to standard error goes into the run's log.
+    Raises UserError with the reason of the one that failed first, when all have ended.
+    """
+    job = HydraConfig.get()
+    folder = Path(job.runtime.output_dir)
+    log = folder / f"{job.job.name}.log"
+    with tempfile.TemporaryDirectory() as scratch, log.open("ab") as errors:
+        reason = Path(scratch) / "reason"
+        # What is set already is meant for several machines: there the first one's address has to be given.
+        environment = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port()} | os.environ | {REASON: str(reason)}
+        processes: list[Process] = []
+
+        def pass_on(number: int, _: Any) -> NoReturn:
+            for process in processes:
+                process.send_signal(number)
+            sys.exit(128 + number)
+
+        before = signal.signal(signal.SIGTERM, pass_on)
+        try:
+            for rank in range(count):
+                streams: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": errors} if rank else {}
+                environment["LOCAL_RANK"] = str(rank)
+                processes.append(subprocess.Popen(command(job), env=environment, **streams))
+            failed = first_failure(processes)
+        except KeyboardInterrupt:  # the terminal has told the others too
+            sys.exit(1)
+        finally:
+            end(processes)
+            signal.signal(signal.SIGTERM, before)
+        if failed is not None:
+            code = processes[failed].returncode
+            if code > 0 and reason.exists():
+                raise UserError(reason.read_text(encoding="utf-8"))
+            how = f"with exit code {code}" if code > 0 else f"by {signal.Signals(-code).name}"
+            raise UserError(f"process {failed} of {count} was ended {how}; more may be in {log}")
+    metrics = folder / "metrics.json"
+    return json.loads(metrics.read_text(encoding="utf-8")) if metrics.exists() else {}
+
+
+def command(job: DictConfig) -> list[str]:
+    """This job of Hydra's, alone and in the folder that it has already."""
+    options = [f"--config-dir={s.path}" for s in job.runtime.config_sources if s.provider == "command-line"]
+    ours = ("hydra.mode", "hydra.run.", "hydra.sweep", "hydra/sweeper", "hydra.launcher", "hydra/launcher")
+    typed = [override for override in job.overrides.hydra if not override.startswith(ours)]
+    folder = job.runtime.output_dir.replace("'", "\\'")
+    settings = [f"hydra.run.dir='{folder}'", "hydra.output_subdir=null"]  # .hydra is written already
+    return [sys.executable, "-m", "cifar_lightning", *options, *job.overrides.task, *typed, *settings]
+
+
+def free_port() -> str:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return str(probe.getsockname()[1])
+
+
+def first_failure(processes: Sequence[Process]) -> int | None:
+    """Wait until all have ended well, or until one has not: its rank."""
+    while True:
+        codes = [process.poll() for process in processes]
+        failed = [(code, rank) for rank, code in enumerate(codes) if code]
+        if failed:
+            return min(failed)[1]  # one that a signal killed (a negative code) before one that failed for its loss
+        if None not in codes:
+            return None
+        time.sleep(0.1)
+
+
+def end(processes: Sequence[Process]) -> None:
+    """Wait a little for the processes, then kill those that still run."""
+    deadline = time.monotonic() + PATIENCE
+    for process in processes:
+        try:
+            process.wait(max(0.0, deadline - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def report(message: str) -> None:
+    """Say why this process fails: on standard error, or to the command that has started it with others."""
+    if REASON not in os.environ:
+        print(f"error: {message}", file=sys.stderr)
+        return
+    with suppress(FileExistsError), open(os.environ[REASON], "x", encoding="utf-8") as file:
+        file.write(message)
+
+
+def end_with_the_command() -> None:
+    """Where `run_processes` has started this process: don't outlive the command, even one that was killed."""
+    if REASON not in os.environ:
+        return
+    command = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == command:
+            time.sleep(1)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()

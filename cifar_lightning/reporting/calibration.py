@@ -1,0 +1,75 @@
+"""Figures of how far a network's confidence can be believed."""
+
+import numpy as np
+from matplotlib.figure import Figure
+from numpy.typing import ArrayLike
+
+from cifar_lightning.reporting.figures import COLORS, styled
+
+BINS = 15
+
+
+@styled
+def reliability_diagram(confidences: ArrayLike, right: ArrayLike, error: float | None = None) -> Figure:
+    """Draw accuracy against confidence in 15 bins of equal width (Guo et al. 2017, figure 1).
+
+    confidences: probability of the predicted class [N]; right: whether it is the true one [N]; error: the ECE, for the
+    title. Perfect calibration is the diagonal; the hatched gap from a bin's accuracy to its mean confidence shows how
+    much the network is too sure (or not sure enough), the bar's shade how many images are in the bin.
+    """
+    confidences, right = np.asarray(confidences, dtype=float), np.asarray(right, dtype=bool)
+    # A bin has its upper edge, as in the calibration error.
+    bins = np.clip(np.ceil(confidences * BINS), 1, BINS).astype(int) - 1
+    counts = np.bincount(bins, minlength=BINS)
+    filled = counts > 0
+    accuracy = np.bincount(bins, right, BINS)[filled] / counts[filled]
+    confidence = np.bincount(bins, confidences, BINS)[filled] / counts[filled]
+    centres = (np.arange(BINS)[filled] + 0.5) / BINS
+
+    figure = Figure(figsize=(4.6, 4.6), layout="constrained")
+    axes = figure.subplots()
+    width = 100 / BINS
+    shares = counts[filled] / max(counts.max(), 1)
+    bars = axes.bar(100 * centres, 100 * accuracy, 0.94 * width, color=COLORS["train"], label="accuracy")
+    for bar, share in zip(bars, shares, strict=True):
+        bar.set_alpha(0.3 + 0.7 * share)
+    axes.bar(
+        100 * centres,
+        100 * (confidence - accuracy),
+        0.94 * width,
+        bottom=100 * accuracy,
+        color="none",
+        edgecolor=COLORS["val"],
+        hatch="////",
+        linewidth=0.8,
+        label="gap to the mean confidence",
+    )
+    axes.plot([0, 100], [0, 100], "--", color=COLORS["grey"], linewidth=1.2, label="perfect calibration")
+    axes.set(xlim=(0, 100), ylim=(0, 100), xlabel="confidence (%)", ylabel="accuracy (%)", aspect="equal")
+    axes.set_title("Reliability" + ("" if error is None else f" (calibration error: {100 * error:.2f} %)"))
+    axes.grid(True)
+    axes.legend(loc="upper left")
+    return figure
+
+
+@styled
+def confidence_histogram(confidences: ArrayLike, right: ArrayLike) -> Figure:
+    """Draw how sure the network is where it is right, and where it is wrong, one above the other, each on its scale.
+
+    confidences: probability of the predicted class [N]; right: whether it is the true one [N].
+    """
+    confidences, right = np.asarray(confidences, dtype=float), np.asarray(right, dtype=bool)
+    figure = Figure(figsize=(6.5, 4.2), layout="constrained")
+    parts = (("right", right, COLORS["train"]), ("wrong", ~right, COLORS["val"]))
+    for axes, (name, chosen, color) in zip(figure.subplots(2, 1, sharex=True), parts, strict=True):
+        percent = 100 * confidences[chosen]
+        axes.hist(percent, bins=np.linspace(0, 100, 2 * BINS + 1), color=color, rwidth=0.94)
+        facts = f"{len(percent):,} {name} predictions"
+        if len(percent):
+            axes.axvline(percent.mean(), color=COLORS["grey"], linestyle="--", linewidth=1.2)
+            facts += f", mean confidence {percent.mean():.1f} %"
+        axes.set_title(facts)
+        axes.set(ylabel="images", xlim=(0, 100))
+        axes.grid(True, axis="y")
+    axes.set_xlabel("confidence (%)")
+    return figure

@@ -1,0 +1,105 @@
+"""A trained network in use: images in, classes and probabilities out."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from cifar_lightning.data.images import SIZE, read_image, to_array
+from cifar_lightning.errors import UserError
+from cifar_lightning.training.classifier import ImageClassifier
+
+AnyImage = str | os.PathLike[str] | Image.Image
+AnyImages = AnyImage | Sequence[AnyImage] | np.ndarray | Tensor
+# Images at once: few enough for large networks at 224 px, enough to keep small ones busy.
+BATCH = 100
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """`probabilities` [N, K] of N images, on the CPU; each row adds up to 1."""
+
+    probabilities: Tensor
+    class_names: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.probabilities)
+
+    @property
+    def classes(self) -> Tensor:
+        """The index of each image's most probable class, int64 [N]."""
+        return self.probabilities.argmax(1)
+
+    @property
+    def names(self) -> list[str]:
+        """The name of each image's most probable class."""
+        return [self.class_names[i] for i in self.classes.tolist()]
+
+    @property
+    def confidences(self) -> Tensor:
+        """The probability of each image's most probable class, [N]."""
+        return self.probabilities.amax(1)
+
+    def top(self, k: int = 3) -> list[list[tuple[str, float]]]:
+        """For each image the names and probabilities of its `k` most probable classes, the most probable first."""
+        values, indices = self.probabilities.sort(1, descending=True, stable=True)
+        rows = zip(indices[:, :k].tolist(), values[:, :k].tolist(), strict=True)
+        return [[(self.class_names[i], p) for i, p in zip(*row, strict=True)] for row in rows]
+
+
+class Classifier:
+    """What `cifar_lightning.api.load` gives: a trained network with its normalisation and the names of its classes.
+
+    `config` is its training run's config in plain containers; `module` the LightningModule, in evaluation mode.
+    """
+
+    def __init__(self, module: ImageClassifier, device: str | torch.device = "cpu") -> None:
+        self.module = module.eval().to(device)
+        self.class_names, self.config = module.class_names, module.config
+
+    def predict(self, images: AnyImages) -> Predictions:
+        """Classes and probabilities of one image or many.
+
+        images: paths of image files or PIL images, of any size and mode; or an array or tensor
+        [N, 3, 32, 32] (or one [3, 32, 32]), uint8, or floating point in [0, 1].
+        Raises UserError for a file that can't be read and for an array of another shape or range.
+        """
+        logits = self.logits(as_batch(images))
+        return Predictions(logits.double().softmax(1).float(), self.class_names)
+
+    @torch.inference_mode()
+    def logits(self, images: Tensor) -> Tensor:
+        """Float [N, K] on the CPU, computed in single precision, of images uint8 or in [0, 1] [N, 3, 32, 32]."""
+        parts = [self.module(part.to(self.module.device)).float().cpu() for part in images.split(BATCH)]
+        logits = torch.cat(parts)
+        if logits.shape[1:] != (len(self.class_names),):
+            raise UserError(f"the network gives {logits.shape[1:].numel()} numbers for {len(self.class_names)} classes")
+        return logits
+
+
+def as_batch(images: Any) -> Tensor:
+    """What `predict` takes, as uint8 or floating point [N, 3, 32, 32]."""
+    if isinstance(images, str | os.PathLike | Image.Image):
+        images = [images]
+    if isinstance(images, Sequence):
+        if not images:
+            raise UserError("there are no images to predict")
+        arrays = [to_array(each) if isinstance(each, Image.Image) else read_image(each) for each in images]
+        return torch.from_numpy(np.stack(arrays))
+    batch = torch.as_tensor(images)
+    batch = batch[None] if batch.ndim == 3 else batch
+    if batch.shape[1:] != (3, SIZE, SIZE) or not len(batch):
+        raise UserError(
+            f"images of shape {tuple(batch.shape)}: an array must be [N, 3, {SIZE}, {SIZE}]; "
+            "give paths or PIL images to have them resized"
+        )
+    if batch.dtype == torch.uint8:
+        return batch
+    if not batch.is_floating_point() or not (batch.min() >= 0 and batch.max() <= 1):
+        raise UserError(f"images of {batch.dtype}: give uint8 from 0 to 255, or floating point in [0, 1]")
+    return batch.float()

@@ -1,0 +1,170 @@
+"""From a checkpoint file alone to a network that is ready for use, and to the data it was trained on.
+
+A checkpoint may come from anyone. So it is read as plain data, and of the classes that its config names only the
+networks of this package, torch's own layers and what the caller trusts are built; all names are checked before any.
+"""
+
+import importlib
+import math
+import pkgutil
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from cifar_lightning import models
+from cifar_lightning.config import instantiate
+from cifar_lightning.data.datamodule import CIFAR10DataModule
+from cifar_lightning.errors import UserError
+from cifar_lightning.training.checkpoint import read_checkpoint
+from cifar_lightning.training.classifier import ImageClassifier
+
+OUR_MODULES = {f"{models.__name__}.{module.name}" for module in pkgutil.iter_modules(models.__path__)}
+# A network's config is a handful of numbers; deeper nesting would be an attack on whatever walks through it.
+MAX_DEPTH = 8
+# What decides which images a split has; the rest of the data's keys is about training batches.
+DATA_KEYS = ("name", "source", "root", "verify", "val_size", "split_seed", "eval_batch_size", "normalize")
+
+
+def load_classifier(path: str | Path, trusted: Sequence[str] = ()) -> ImageClassifier:
+    """The checkpoint's network with its weights, in evaluation mode on the CPU; torch's random state is untouched.
+
+    trusted: modules whose classes may be built as well, such as "my_models".
+
+    Raises UserError for a checkpoint that is damaged, names other classes, or has weights of another network.
+    """
+    if not Path(path).is_file():
+        raise UserError(f"{path}: there is no such file")
+    checkpoint = read_checkpoint(path)
+    ours, state = checkpoint["cifar_lightning"], checkpoint["state_dict"]
+    _check_description(ours, path)
+    try:
+        network = build_network(ours["config"]["model"], state, trusted)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
+    except Exception as error:  # what can't go wrong with a config of ours can with a doctored one
+        reason = (str(error).splitlines() or ["no reason given"])[0]
+        raise UserError(f"{path}: its network can't be built: {type(error).__name__}: {reason}") from error
+    classifier = ImageClassifier(
+        network,
+        optimizer={},
+        scheduler={},
+        mean=ours["mean"],
+        std=ours["std"],
+        class_names=ours["class_names"],
+        config=ours["config"],
+        channels_last=ours["config"].get("channels_last") is not False,
+    )
+    return classifier.eval()
+
+
+def build_network(model: Any, state: Any, trusted: Sequence[str] = ()) -> nn.Module:
+    """The network of the config `model` with the weights `state`, whose keys begin with `network.`.
+
+    Raises UserError, before anything is built or imported, for a config that names anything but trusted classes.
+    """
+    model = admitted(model, trusted)
+    with torch.random.fork_rng(devices=[]):
+        if not trusted:  # shapes first: a doctored config may ask for terabytes
+            with torch.device("meta"):
+                _check_shapes(instantiate(model), state)
+        network = instantiate(model)
+    _check_shapes(network, state)
+    network.load_state_dict({key.removeprefix("network."): tensor for key, tensor in state.items()})
+    return network
+
+
+def admitted(config: Any, trusted: Sequence[str] = (), depth: int = 0) -> Any:
+    """A copy of the config in which every `_target_` may be built, and no pretrained weights are downloaded.
+
+    Raises UserError for a `_target_` that may not, an interpolation (it would be resolved), or deep nesting.
+    """
+    if depth > MAX_DEPTH:
+        raise UserError(f"its config is nested more than {MAX_DEPTH} levels deep, as no network's is")
+    if isinstance(config, str) and "${" in config:
+        raise UserError(f"its config holds an interpolation, {config[:80]!r}; a saved config has none")
+    if isinstance(config, list):
+        return [admitted(value, trusted, depth + 1) for value in config]
+    if isinstance(config, dict):
+        if "_target_" in config and not is_admitted(config["_target_"], trusted):
+            raise UserError(
+                f"its config names {str(config['_target_'])[:80]!r}, which is neither a network of this package nor "
+                "a layer of torch.nn; if you trust where the file comes from, name its module with trust=…"
+            )
+        values = {key: admitted(value, trusted, depth + 1) for key, value in config.items()}
+        return values | ({"pretrained": False} if "pretrained" in values else {})
+    if config is None or isinstance(config, str | int | float):
+        return config
+    raise UserError(f"its config holds a {type(config).__name__}; a saved config has plain values only")
+
+
+def is_admitted(target: Any, trusted: Sequence[str] = ()) -> bool:
+    """Whether `target` is the name of a network in this package's models, a layer in torch.nn, or in a trusted module.
+
+    Of a module only what it defines itself: torch.hub.load could also be called by way of what a module imports.
+    """
+    if not isinstance(target, str):
+        return False
+    module, _, name = target.rpartition(".")
+    if any(module == name or module.startswith(f"{name}.") for name in trusted):
+        return True
+    if module == "torch.nn":
+        thing = vars(nn).get(name)
+        return isinstance(thing, type) and issubclass(thing, nn.Module) and thing.__module__.startswith("torch.nn.")
+    if module not in OUR_MODULES:
+        return False
+    thing = vars(importlib.import_module(module)).get(name)
+    return isinstance(thing, type) and issubclass(thing, nn.Module) and thing.__module__ == module
+
+
+def load_data(config: Mapping[str, Any], root: str | None = None) -> CIFAR10DataModule:
+    """The data of a checkpoint's config, set up; `root` takes the place of where they lay in training.
+
+    Raises UserError where they are not there and can't be had.
+    """
+    settings = {key: value for key, value in config["data"].items() if key in DATA_KEYS}
+    if root is not None and settings.get("name") != "digits":
+        settings["root"] = root
+    try:
+        datamodule = CIFAR10DataModule(**settings, batch_size=1)
+        datamodule.setup()
+    except (TypeError, ValueError) as error:
+        raise UserError(f"the checkpoint's settings of the data can't be used: {error}") from error
+    return datamodule
+
+
+def _check_description(ours: Any, path: str | Path) -> None:
+    """Raise UserError where what ImageClassifier.on_save_checkpoint writes is not there, or of another kind."""
+
+    def numbers(values: Any) -> bool:
+        return isinstance(values, list) and len(values) == 3 and all(type(v) in (int, float) for v in values)
+
+    def missing() -> Iterator[str]:
+        config = ours.get("config") if isinstance(ours, dict) else None
+        if not (isinstance(config, dict) and all(isinstance(config.get(key), dict) for key in ("model", "data"))):
+            yield "the run's config"
+            return
+        names = ours.get("class_names")
+        if not (isinstance(names, list) and names and all(isinstance(name, str) for name in names)):
+            yield "the names of the classes"
+        mean, std = ours.get("mean"), ours.get("std")
+        if not (numbers(mean) and numbers(std) and all(map(math.isfinite, mean)) and min(std) > 0):
+            yield "the normalisation"
+
+    for what in missing():
+        raise UserError(f"{path} is not a whole checkpoint of cifar_lightning: {what} is missing or damaged")
+
+
+def _check_shapes(network: Any, state: Any) -> None:
+    if not isinstance(network, nn.Module):
+        raise UserError("its config builds no network")
+    wanted = {f"network.{key}": tensor.shape for key, tensor in network.state_dict().items()}
+    if not isinstance(state, dict) or not all(isinstance(tensor, Tensor) for tensor in state.values()):
+        raise UserError("its weights are no tensors")
+    found = {key: tensor.shape for key, tensor in state.items()}
+    for key in [*wanted, *found]:
+        if wanted.get(key) != found.get(key):
+            there, here = (tuple(shapes[key]) if key in shapes else "nothing" for shapes in (found, wanted))
+            raise UserError(f"its weights don't fit the network of its config: {key} is {there} instead of {here}")

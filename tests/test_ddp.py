@@ -1,0 +1,210 @@
+"""`trainer=ddp_sim`: two processes make one run, which is that of one process, and end together."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from cifar_lightning.data.digits import load_digits
+
+QUICK = ["data=digits", "model=cnn2", "augmentation=none", "logger=none", "trainer.precision=32-true"]
+SHORT = [*QUICK, "trainer.max_epochs=1", "trainer.limit_train_batches=3"]
+MODULE, SCRIPT = [sys.executable, "-m", "cifar_lightning"], [str(Path(sys.executable).parent / "cifar-lightning")]
+
+# A callback that fails in one of the processes, in its second step. It lies in the folder of the command.
+ACCIDENT = """
+import os, time
+from lightning.pytorch.callbacks import Callback
+
+class Accident(Callback):
+    def __init__(self, rank, how):
+        self.rank, self.how = rank, how
+
+    def on_train_batch_start(self, trainer, module, batch, batch_idx):
+        if batch_idx != 1 or trainer.global_rank != self.rank:
+            return
+        if self.how == "raise":
+            raise RuntimeError("the dog ate the gradient")
+        if self.how == "sleep":
+            open("asleep", "w").close()
+            time.sleep(600)
+        os.kill(os.getpid(), 9)
+"""
+
+
+def start(folder: Path, *arguments: str, program: list[str] = MODULE) -> subprocess.Popen:
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen([*program, *arguments], cwd=folder, env=environment, **pipes)
+
+
+def run(folder: Path, *arguments: str, program: list[str] = MODULE) -> tuple[int, str, str]:
+    process = start(folder, *arguments, program=program)
+    out, err = process.communicate(timeout=400)
+    return process.returncode, out, err
+
+
+def metrics(folder: Path) -> dict:
+    return json.loads((folder / "metrics.json").read_text())
+
+
+def rows(path: Path) -> list[dict[str, float]]:
+    with path.open() as file:
+        return [{key: float(value) for key, value in row.items()} for row in csv.DictReader(file)]
+
+
+def accident(folder: Path, rank: int, how: str) -> list[str]:
+    (folder / "accident.py").write_text(ACCIDENT)
+    target = {"_target_": "accident.Accident", "rank": rank, "how": how}
+    return [*SHORT, "callbacks=none", "trainer=ddp_sim", *(f"+callbacks.a.{k}={v}" for k, v in target.items())]
+
+
+def relatives(folder: Path) -> list[str]:
+    """The processes that work in this folder."""
+    return [link.parent.name for link in Path("/proc").glob("[0-9]*/cwd") if points_to(link, folder)]
+
+
+def points_to(link: Path, folder: Path) -> bool:
+    try:
+        return link.resolve() == folder.resolve()
+    except OSError:  # it has ended, or is somebody else's
+        return False
+
+
+def test_two_processes_make_one_run_which_is_that_of_one_process_with_their_batches(command):
+    # 1,149 training images in steps of 2 x 16: in the last one, of 29, the processes have shares of different sizes.
+    training = [*QUICK, "trainer.max_epochs=2", "callbacks.model_summary=null"]
+    code, out, err = run(command.folder, *training, "trainer=ddp_sim", "data.batch_size=16")
+    assert (code, out.count("test accuracy, top 5"), out.count("epoch 2/2")) == (0, 1, 1), err
+    (folder,) = command.runs()
+    assert [path.name for path in folder.glob("*.log")] == ["cifar_lightning.log"]
+    log = (folder / "cifar_lightning.log").read_text()
+    assert (log.count("epoch 1/2"), log.count("epoch 2/2")) == (1, 1)
+    both = metrics(folder)
+    assert both["processes"] == 2
+    with (folder / "predictions.csv").open() as file:
+        assert [int(row["label"]) for row in csv.DictReader(file)] == load_digits().test.labels.tolist()
+
+    assert command(*training, "trainer=cpu", "data.batch_size=32", "hydra.run.dir=one").code == 0
+    for two, one in zip(rows(folder / "history.csv"), rows(command.folder / "one" / "history.csv"), strict=True):
+        del two["seconds"], one["seconds"]
+        assert two == pytest.approx(one, rel=1e-4)
+
+    checkpoint = folder / "checkpoints" / "best.ckpt"
+    assert command("train=false", f"ckpt_path={checkpoint}", "trainer=cpu", "hydra.run.dir=again").code == 0
+    alone = metrics(command.folder / "again")
+    for name in ("test/confusion_matrix", "test/acc", "test/top5", "val/acc"):
+        assert both[name] == alone[name]
+    for name in ("test/loss", "val/loss"):
+        assert both[name] == pytest.approx(alone[name], abs=1e-6)
+
+
+@pytest.mark.slow
+def test_each_job_of_a_sweep_has_processes_and_a_folder_of_its_own(tmp_path):
+    jobs = ["trainer=ddp_sim", "seed=1,2", "callbacks=none"]
+    code, out, err = run(tmp_path, "-m", *SHORT, *jobs, program=SCRIPT)
+    assert (code, out.count("test accuracy, top 5")) == (0, 2), err
+    assert not (tmp_path / "logs" / "train" / "runs").exists()
+    (sweep,) = (tmp_path / "logs" / "train" / "multiruns").glob("*")
+    results = [metrics(folder) for folder in sorted(path for path in sweep.iterdir() if path.is_dir())]
+    assert [(result["seed"], result["processes"]) for result in results] == [(1, 2), (2, 2)]
+
+    # Not what the first job left behind: each is the run that it would have been alone.
+    code, out, err = run(tmp_path, *SHORT, "trainer=ddp_sim", "seed=2", "callbacks=none", "hydra.run.dir=alone")
+    assert code == 0, err
+    assert metrics(tmp_path / "alone")["test/loss"] == results[1]["test/loss"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rank", [0, 1])
+@pytest.mark.parametrize(
+    ("how", "message"), [("raise", "RuntimeError: the dog ate the gradient"), ("kill", "was ended by SIGKILL")]
+)
+def test_a_process_that_fails_takes_the_others_with_it_and_says_why(tmp_path, rank, how, message):
+    began = time.monotonic()
+    code, out, err = run(tmp_path, *accident(tmp_path, rank, how))
+    assert time.monotonic() - began < 300
+    assert code == 1
+    errors = [line for line in err.splitlines() if line.startswith("error:")]
+    assert len(errors) == 1, err
+    assert message in errors[0]
+    assert how == "raise" or f"process {rank} of 2" in errors[0]
+    assert "Traceback" not in out + err
+    (log,) = tmp_path.rglob("*.log")
+    assert "Traceback" in log.read_text()
+    assert relatives(tmp_path) == []
+    assert not list(tmp_path.rglob("metrics.json"))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/cwd").exists(), reason="finds processes by Linux's /proc")
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
+def test_no_process_outlives_the_command(tmp_path, how):
+    process = start(tmp_path, *accident(tmp_path, 1, "sleep"))
+    while not (tmp_path / "asleep").exists():
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.2)
+    assert len(relatives(tmp_path)) == 3
+    process.send_signal(how)
+    deadline = time.monotonic() + 30
+    while relatives(tmp_path) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert relatives(tmp_path) == []
+    assert process.wait() != 0
+    assert "Traceback" not in process.communicate()[1]
+
+
+@pytest.mark.slow
+def test_a_mistake_that_only_the_processes_find_is_one_line(tmp_path):
+    for mistake, message in (
+        ("trainer.sync_batchnorm=true", "trainer.sync_batchnorm=true: PyTorch synchronises batch norm on GPUs only"),
+        ("data.batch_size=1000", "data.batch_size=1000 on each of 2 processes is more than the training part has"),
+    ):
+        code, _, err = run(tmp_path, *SHORT, "trainer=ddp_sim", mistake)
+        assert code == 1
+        assert err.startswith(f"error: {message}")
+        assert err.count("\n") == 1
+
+
+@pytest.mark.slow
+def test_a_run_of_two_processes_resumes_on_two(tmp_path):
+    training = [*QUICK, "trainer=ddp_sim", "scheduler=none", "callbacks.model_summary=null", "trainer.max_epochs=2"]
+    assert run(tmp_path, *training, "hydra.run.dir=whole")[0] == 0
+    assert run(tmp_path, *training, "trainer.max_epochs=1", "test=false", "hydra.run.dir=part")[0] == 0
+    code, _, err = run(tmp_path, "ckpt_path=part/checkpoints/last.ckpt", "trainer.max_epochs=2", "test=true")
+    assert code == 0, err
+    whole, resumed = (metrics(tmp_path / name) for name in ("whole", "part"))
+    assert resumed["processes"] == 2
+    assert resumed["test/loss"] == whole["test/loss"]
+
+
+@pytest.mark.slow
+def test_torchrun_starts_one_run(tmp_path):
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    module = [*torchrun, "-m", "cifar_lightning"]
+    arguments = [*SHORT, "trainer=ddp_sim", "callbacks=none", "hydra.run.dir=here"]
+    code, out, err = run(tmp_path, *arguments, program=module)
+    assert (code, out.count("test accuracy, top 5")) == (0, 1), err
+    assert metrics(tmp_path / "here")["processes"] == 2
+
+
+@pytest.mark.parametrize("arguments", [["trainer=ddp_sim"], ["-m", "trainer=ddp_sim", "seed=1,2"]])
+def test_processes_from_outside_must_be_told_their_folder(command, monkeypatch, arguments):
+    monkeypatch.setenv("LOCAL_RANK", "0")
+    outcome = command(*QUICK, *arguments)
+    assert outcome.code == 1
+    assert outcome.err.startswith("error: several machines, and processes that torchrun or SLURM starts")
+    assert list(command.folder.iterdir()) == []
+
+
+@pytest.mark.parametrize("strategy", ["ddp_spawn", "ddp_fork", "ddp_notebook"])
+def test_a_strategy_that_starts_processes_in_its_own_way_is_refused(command, strategy):
+    outcome = command(*QUICK, "trainer=ddp_sim", f"trainer.strategy={strategy}")
+    assert outcome.code == 1
+    assert outcome.err == f"error: trainer.strategy={strategy}: a command starts its processes itself; use ddp\n"

@@ -1,0 +1,76 @@
+"""The README's commands are run as they stand there, with small data and few steps."""
+
+import re
+import shlex
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from cifar_lightning import summarize
+
+ROOT = Path(__file__).parent.parent
+BLOCKS = re.findall(r"```bash\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.DOTALL)
+COMMANDS = [line.split("#")[0].strip() for block in BLOCKS for line in block.splitlines() if line.strip()]
+RUN = "python -m cifar_lightning "
+TRAIN = [line for line in COMMANDS if f"{line} ".startswith(RUN) and "ckpt_path" not in line]
+SHORT = ["trainer.max_epochs=1", "trainer.limit_train_batches=1", "trainer.limit_test_batches=1", "logger=none"]
+
+
+def arguments(line: str) -> list[str]:
+    return shlex.split(line)[3:]
+
+
+@pytest.mark.parametrize("line", TRAIN)
+def test_a_training_command_runs(command, cifar_folder, monkeypatch, line):
+    given = [word.replace("accelerator=gpu", "accelerator=cpu") for word in arguments(line)]
+    if given != ["--help"]:
+        if "data=digits" not in given and "experiment=demo" not in given:
+            has_no_validation = "data.val_size=0" in given or any("experiment=classic" in word for word in given)
+            given += [
+                f"data.root={cifar_folder}",
+                "data.verify=false",
+                f"data.val_size={0 if has_no_validation else 60}",
+            ]
+        given += [*SHORT, *(["data.batch_size=32"] if not any("data.batch_size" in word for word in given) else [])]
+    if any("my_package" in word for word in given):
+        Path("my_package.py").write_text("from cifar_lightning.models.convnet import ConvNet as MyConvNet\n")
+        monkeypatch.syspath_prepend(str(command.folder))
+    outcome = command(*given)
+    assert outcome.code == 0, outcome.err
+
+
+def test_resuming_testing_and_summarising_run(command, capsys):
+    small = ["data=digits", "model=cnn2", "trainer.limit_train_batches=3", "logger=none"]
+    assert command(*small, "trainer.max_epochs=1").code == 0
+    (folder,) = command.runs()
+    (test_line,) = (line for line in COMMANDS if "train=false" in line)
+    outcome = command(*arguments(test_line.replace("NAME", folder.name)))
+    assert outcome.code == 0, outcome.err
+
+    (folder / "metrics.json").unlink()  # as if it had been interrupted
+    (last_line,) = (line for line in COMMANDS if "ckpt_path=last" in line)
+    outcome = command(*arguments(last_line), "trainer.max_epochs=2")
+    assert outcome.code == 0, outcome.err
+    assert (folder / "metrics.json").exists()
+
+    (line,) = (line for line in COMMANDS if "summarize" in line)
+    assert summarize.main(shlex.split(line)[3:]) == 0
+    assert "cnn2" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("line", [line for line in COMMANDS if line.startswith("make ")])
+def test_a_make_target_is_known(line):
+    subprocess.run([*line.split(), "--dry-run"], cwd=ROOT, check=True, capture_output=True)
+
+
+def test_every_command_of_the_readme_is_one_of_these():
+    tested = [line for line in COMMANDS if line.startswith("make ") or "ckpt_path" in line or "summarize" in line]
+    assert sorted([*TRAIN, *tested]) == sorted(COMMANDS)
+
+
+def test_it_stays_short_and_its_files_exist():
+    text = (ROOT / "README.md").read_text()
+    assert len(text.splitlines()) < 250
+    for target in re.findall(r"\]\(([^)#]+)\)", text):
+        assert (ROOT / target).exists(), target

@@ -14,6 +14,7 @@ from typing import Any
 import hydra
 from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.types import Glob, Override
 from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
@@ -23,7 +24,7 @@ from cifar_lightning.console import log_traceback
 from cifar_lightning.errors import UserError
 from cifar_lightning.processes import check_folder, end_with_the_command, processes_to_start, report, run_processes
 from cifar_lightning.runs import checkpoint_to_resume, folder_of
-from cifar_lightning.validation import compose_checked
+from cifar_lightning.validation import choices, compose_checked
 
 PATHS = r"ckpt_path|data\.root|paths\.\w+|hydra\.run\.dir|hydra\.sweep\.dir"
 
@@ -94,15 +95,28 @@ def one_job_for_each_choice(args: Namespace) -> Iterator[list[str]]:
     columns = []
     for override in parse_overrides(args.overrides):
         if override.is_discrete_sweep() and not override.is_hydra_override():
-            try:
-                values = list(override.sweep_string_iterator())
-            except HydraException:  # glob(…) is expanded by Hydra itself
-                continue
+            values = list(sweep_values(override))
             columns.append([f"{override.get_key_element()}={value}" for value in values])
         else:
             columns.append([override.input_line])
     for i in range(max((len(column) for column in columns), default=1)):
         yield [column[i % len(column)] for column in columns]
+
+
+def sweep_values(override: Override) -> Iterator[str]:
+    """What a sweep over this override goes through.
+
+    Raises UserError where a glob finds nothing: Hydra would run nothing, and call it done.
+    """
+    glob = override.value()
+    if not isinstance(glob, Glob):
+        yield from override.sweep_string_iterator()
+        return
+    group = override.key_or_group
+    found = glob.filter([name for name in choices(group) if "/" not in name])  # Hydra's globs don't enter sub-groups
+    if not found:
+        raise UserError(f"{override.input_line} finds nothing. {group} has: {', '.join(choices(group))}")
+    yield from found
 
 
 def job(config: DictConfig) -> Any:
@@ -114,7 +128,7 @@ def job(config: DictConfig) -> Any:
     try:
         overrides = list(HydraConfig.get().overrides.task)
         processes = processes_to_start(trainer_settings(config, overrides))
-        if processes > 1:
+        if processes > 0:
             return run_processes(processes).get(config.optimized_metric)
         from cifar_lightning.train import run  # imports torch: 2 seconds that help and mistakes need not wait for
 

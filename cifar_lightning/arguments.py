@@ -50,7 +50,8 @@ class Command:
         if {"-h", "--help", "help"} & set(arguments):
             print(self.help())
             return 0
-        logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[console_handler()])
+        logging.basicConfig(format="%(message)s", handlers=[console_handler()])
+        logging.getLogger("cifar_lightning").setLevel(logging.INFO)
         try:
             return run(self.parsed(arguments))
         except UserError as error:
@@ -91,12 +92,8 @@ class Command:
 
     def help(self) -> str:
         width = max(map(len, self.keys)) + 2
-        lines = [
-            f"usage: python -m cifar_lightning.{self.name} ckpt_path=FILE [key=value ...]",
-            "",
-            self.description,
-            "",
-        ]
+        lines = [f"usage: python -m cifar_lightning.{self.name} ckpt_path=FILE [key=value ...]"]
+        lines += ["", self.description, ""]
         for name, key in self.keys.items():
             choices = f": {', '.join(key.choices)}" if key.choices else ""
             default = f" [{key.default}]" if key.default else ""

@@ -4,6 +4,15 @@ import logging
 import sys
 import warnings
 
+# Warnings of Lightning about what is meant to be so, or what no user can mend.
+CHATTER = (
+    ".*(LeafSpec|functional.all_gather is deprecated)",  # with newer versions of torch
+    "Precision .* is not supported by the model summary",
+    "Total length of `list` across ranks is zero",  # data.val_size=0
+    "Be aware that when using `ckpt_path`, callbacks",  # the average of weights, which a test does without
+    "Checkpoint directory .* exists and is not empty",  # a resumed run
+)
+
 
 def console_handler() -> logging.Handler:
     """Rich's handler on a terminal, else plain lines on standard output."""
@@ -34,8 +43,8 @@ def adopt_lightning_loggers() -> None:
         logger = logging.getLogger(name)
         logger.handlers.clear()
         logger.propagate = True
-    # A chatter of Lightning with newer versions of torch, which no user can mend.
-    warnings.filterwarnings("ignore", message=".*(LeafSpec|functional.all_gather is deprecated)")
+    for message in CHATTER:
+        warnings.filterwarnings("ignore", message=message)
     # Which devices it found and what else one could install; what was chosen is logged by us.
     logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)
     logging.getLogger("lightning.fabric.utilities.distributed").setLevel(logging.WARNING)

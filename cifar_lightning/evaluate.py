@@ -38,7 +38,7 @@ def run(given: Given) -> int:
     from cifar_lightning import results
     from cifar_lightning.console import adopt_lightning_loggers
     from cifar_lightning.reporting import calibration, files
-    from cifar_lightning.training.evaluation import build_evaluator, chosen_split, test
+    from cifar_lightning.training.evaluation import build_evaluator, chosen_split, test_logits
     from cifar_lightning.training.loading import load_classifier, load_data
     from cifar_lightning.training.metrics import test_metrics
 
@@ -47,7 +47,7 @@ def run(given: Given) -> int:
     trainer = build_evaluator(classifier.config, given["accelerator"], given["precision"])
     data = load_data(classifier.config, given["data.root"])
     part = chosen_split(data, split)
-    logits = test(trainer, classifier, part, data.eval_batch_size, tta)
+    logits = test_logits(trainer, classifier, part, data.eval_batch_size, tta)
 
     metrics = test_metrics(logits, part.labels, classifier.class_names)
     drawn = results.draw_test(metrics, part.images, logits, part.labels, classifier.class_names)
@@ -81,8 +81,8 @@ def show(record: Mapping[str, Any], metrics: Mapping[str, Any], out: Path, part:
     console = get_console()
     console.print(tables.result_table(record, f"{record['images']:,} images of the {part}"))
     console.print(tables.class_table(metrics, "Accuracy per class"))
-    lines = [f"figure   {path}" for path in sorted((out / "figures").glob("*.png"))]
-    for line in [*lines, f"figures  {out / 'evaluation.json'}", f"answers  {out / 'predictions.csv'}"]:
+    lines = [f"figure       {path}" for path in sorted((out / "figures").glob("*.png"))]
+    for line in [*lines, f"metrics      {out / 'evaluation.json'}", f"predictions  {out / 'predictions.csv'}"]:
         console.print(line, soft_wrap=True, highlight=False, markup=False)
 
 

@@ -56,7 +56,7 @@ def run(given: Given) -> int:
         names, labels = list(map(str, read)), None
     else:
         chosen, problems = picked(load_data(classifier.config, given["data.root"]), split, numbers), []
-        images, names = chosen.images, [f"{split}:{number}" for number in numbers]
+        images, names = chosen.images.numpy(), [f"{split}:{number}" for number in numbers]
         labels = [classifier.class_names[label] for label in chosen.labels.tolist()]
     if names:
         answer = classifier.predict(images)
@@ -66,9 +66,8 @@ def run(given: Given) -> int:
         console = Console(width=None if sys.stdout.isatty() else 250, highlight=False)
         console.print(rich_table(prediction_rows(names, answer.top(3), labels)))
     if problems:
-        raise UserError(
-            "\n       ".join([f"{len(problems)} of {len(files)} images can't be read:", *map(str, problems)])
-        )
+        lines = [f"{len(problems)} of {len(files)} images can't be read:", *map(str, problems)]
+        raise UserError("\n       ".join(lines))
     return 0
 
 

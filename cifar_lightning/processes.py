@@ -18,6 +18,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
+from hydra.conf import HydraConf
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
@@ -26,23 +27,25 @@ from cifar_lightning.errors import UserError
 REASON = "CIFAR_LIGHTNING_REASON"  # environment variable: the file where the first process to fail says why
 PATIENCE = 5.0  # seconds for the others to end by themselves
 
-Process = subprocess.Popen[bytes]
+Process = subprocess.Popen[Any]
 
 
 def processes_to_start(trainer: DictConfig) -> int:
-    """How many processes this command has to start for these settings; 1 where it is to do the work itself.
+    """How many processes this command has to start for these settings; 0 where it is to do the work itself.
 
-    Raises UserError for a strategy that would start them in another way.
+    One, too: a strategy for several leaves its traces in the process that it runs in, which the next job of a sweep
+    would stumble over. Raises UserError for a strategy that would start them in another way.
     """
     if any(way in str(trainer.strategy) for way in ("spawn", "fork", "notebook")):
         raise UserError(f"trainer.strategy={trainer.strategy}: a command starts its processes itself; use ddp")
     if started_from_outside():
-        return 1
-    if trainer.devices == -1:
+        return 0
+    devices = trainer.devices if isinstance(trainer.devices, int) else len(trainer.devices)
+    if devices == -1:
         import torch
 
-        return max(1, torch.cuda.device_count()) if trainer.accelerator != "cpu" else 1
-    return trainer.devices if isinstance(trainer.devices, int) else len(trainer.devices)
+        devices = max(1, torch.cuda.device_count()) if trainer.accelerator != "cpu" else 1
+    return devices if devices > 1 or trainer.strategy != "auto" else 0
 
 
 def started_from_outside() -> bool:
@@ -101,7 +104,7 @@ def run_processes(count: int) -> dict[str, Any]:
     return json.loads(metrics.read_text(encoding="utf-8")) if metrics.exists() else {}
 
 
-def command(job: DictConfig) -> list[str]:
+def command(job: HydraConf) -> list[str]:
     """This job of Hydra's, alone and in the folder that it has already."""
     options = [f"--config-dir={s.path}" for s in job.runtime.config_sources if s.provider == "command-line"]
     ours = ("hydra.mode", "hydra.run.", "hydra.sweep", "hydra/sweeper", "hydra.launcher", "hydra/launcher")

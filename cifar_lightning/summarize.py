@@ -46,6 +46,8 @@ def parser() -> argparse.ArgumentParser:
         help="group by these instead: a field of metrics.json (model, data, precision, ...) or an overridden key",
     )
     result.add_argument("--out", metavar="FILE.md", help="also write the table as Markdown")
+    result.add_argument("--title", metavar="TEXT", help="a heading for FILE.md")
+    result.add_argument("--note", metavar="TEXT", action="append", default=[], help="a line of your own in FILE.md")
     return result
 
 
@@ -65,7 +67,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         for note in summary.notes:
             console.print(note, markup=False, style="dim", soft_wrap=True)
         if arguments.out:
-            write_text(arguments.out, summary.markdown())
+            heading = [f"# {arguments.title}\n"] if arguments.title else []
+            write_text(
+                arguments.out, "\n".join([*heading, *(f"{note}\n" for note in arguments.note), summary.markdown()])
+            )
             console.print(f"Written to {arguments.out}", markup=False, soft_wrap=True)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -8,6 +8,7 @@ from typing import Any
 import lightning as L
 import torch
 from lightning.pytorch.callbacks import Callback, EMAWeightAveraging, LearningRateMonitor, ModelCheckpoint
+from lightning.pytorch.strategies import ParallelStrategy
 from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf, open_dict
@@ -35,7 +36,7 @@ def run(config: DictConfig, overrides: list[str]) -> dict[str, Any]:
     Raises UserError for whatever the person can mend.
     """
     adopt_lightning_loggers()
-    if rank_zero_only.rank > 0:
+    if rank_zero_only.rank > 0:  # type: ignore[attr-defined]
         silence()
     torch.set_flush_denormal(True)  # tiny numbers would stall CPU arithmetic many times over
     config = prepared(config, overrides)
@@ -54,6 +55,8 @@ def run(config: DictConfig, overrides: list[str]) -> dict[str, Any]:
     if config.train:
         trainer.fit(classifier, datamodule=datamodule, ckpt_path=checkpoint, weights_only=True)
         checkpoint = best_checkpoint(trainer)
+        # Lightning's average would, as it does to go on training, put the latest weights into its own place again.
+        trainer.callbacks = [c for c in trainer.callbacks if not isinstance(c, EMAWeightAveraging)]  # type: ignore
         validation = history.validation(best=checkpoint is not None and Path(checkpoint).stem == "best")
     else:
         validation = validate(trainer, classifier, datamodule, checkpoint)
@@ -127,7 +130,8 @@ def build_trainer(config: DictConfig, history: History, datamodule: CIFAR10DataM
         )
     except (MisconfigurationException, ValueError, TypeError) as error:
         raise UserError(f"trainer: {str(error).splitlines()[0]}") from error
-    if config.trainer.sync_batchnorm and trainer.world_size > 1 and trainer.strategy.root_device.type == "cpu":
+    on_cpus = isinstance(trainer.strategy, ParallelStrategy) and trainer.strategy.root_device.type == "cpu"
+    if config.trainer.sync_batchnorm and on_cpus:
         raise UserError(
             "trainer.sync_batchnorm=true: PyTorch synchronises batch norm on GPUs only; leave it out on a CPU"
         )

@@ -21,6 +21,7 @@ QUICK = ["data=digits", "model=cnn2", "augmentation=none", "trainer.max_epochs=1
         ["trainer.max_epochs=abc"],
         ["activation=relu,tanh"],
         ["-m", "activation=relu,tanhh"],
+        ["-m", "experiment=glob(classic/*)"],
         ["-m", "seed=1,2", "data.batch_size=64,0"],
         ["train=false"],
         ["ckpt_path=nowhere.ckpt"],

@@ -46,7 +46,7 @@ def start(folder: Path, *arguments: str, program: list[str] = MODULE) -> subproc
 
 def run(folder: Path, *arguments: str, program: list[str] = MODULE) -> tuple[int, str, str]:
     process = start(folder, *arguments, program=program)
-    out, err = process.communicate(timeout=400)
+    out, err = process.communicate(timeout=1800)
     return process.returncode, out, err
 
 
@@ -79,7 +79,8 @@ def points_to(link: Path, folder: Path) -> bool:
 
 def test_two_processes_make_one_run_which_is_that_of_one_process_with_their_batches(command):
     # 1,149 training images in steps of 2 x 16: in the last one, of 29, the processes have shares of different sizes.
-    training = [*QUICK, "trainer.max_epochs=2", "callbacks.model_summary=null"]
+    # A learning rate at which training does not magnify rounding.
+    training = [*QUICK, "trainer.max_epochs=2", "optimizer.lr=0.01", "callbacks.model_summary=null"]
     code, out, err = run(command.folder, *training, "trainer=ddp_sim", "data.batch_size=16")
     assert (code, out.count("test accuracy, top 5"), out.count("epoch 2/2")) == (0, 1, 1), err
     (folder,) = command.runs()
@@ -107,16 +108,20 @@ def test_two_processes_make_one_run_which_is_that_of_one_process_with_their_batc
 
 @pytest.mark.slow
 def test_each_job_of_a_sweep_has_processes_and_a_folder_of_its_own(tmp_path):
-    jobs = ["trainer=ddp_sim", "seed=1,2", "callbacks=none"]
-    code, out, err = run(tmp_path, "-m", *SHORT, *jobs, program=SCRIPT)
+    # A folder whose name Hydra would read, and a recipe of the person's own.
+    here = tmp_path / "it's, a=b"
+    recipe = here / "mine" / "experiment" / "short.yaml"
+    recipe.parent.mkdir(parents=True)
+    recipe.write_text("# @package _global_\ndefaults: [override /trainer: ddp_sim]\ntask_name: short\n")
+    code, out, err = run(here, "--config-dir=mine", "-m", "experiment=short", *SHORT, "seed=1,2", program=SCRIPT)
     assert (code, out.count("test accuracy, top 5")) == (0, 2), err
-    assert not (tmp_path / "logs" / "train" / "runs").exists()
-    (sweep,) = (tmp_path / "logs" / "train" / "multiruns").glob("*")
+    assert not (here / "logs" / "short" / "runs").exists()
+    (sweep,) = (here / "logs" / "short" / "multiruns").glob("*")
     results = [metrics(folder) for folder in sorted(path for path in sweep.iterdir() if path.is_dir())]
     assert [(result["seed"], result["processes"]) for result in results] == [(1, 2), (2, 2)]
 
     # Not what the first job left behind: each is the run that it would have been alone.
-    code, out, err = run(tmp_path, *SHORT, "trainer=ddp_sim", "seed=2", "callbacks=none", "hydra.run.dir=alone")
+    code, out, err = run(tmp_path, *SHORT, "trainer=ddp_sim", "seed=2", "hydra.run.dir=alone")
     assert code == 0, err
     assert metrics(tmp_path / "alone")["test/loss"] == results[1]["test/loss"]
 
@@ -129,7 +134,7 @@ def test_each_job_of_a_sweep_has_processes_and_a_folder_of_its_own(tmp_path):
 def test_a_process_that_fails_takes_the_others_with_it_and_says_why(tmp_path, rank, how, message):
     began = time.monotonic()
     code, out, err = run(tmp_path, *accident(tmp_path, rank, how))
-    assert time.monotonic() - began < 300
+    assert time.monotonic() - began < 1800
     assert code == 1
     errors = [line for line in err.splitlines() if line.startswith("error:")]
     assert len(errors) == 1, err
@@ -194,10 +199,10 @@ def test_torchrun_starts_one_run(tmp_path):
     assert metrics(tmp_path / "here")["processes"] == 2
 
 
-@pytest.mark.parametrize("arguments", [["trainer=ddp_sim"], ["-m", "trainer=ddp_sim", "seed=1,2"]])
+@pytest.mark.parametrize("arguments", [[], ["-m", "seed=1,2"]])
 def test_processes_from_outside_must_be_told_their_folder(command, monkeypatch, arguments):
     monkeypatch.setenv("LOCAL_RANK", "0")
-    outcome = command(*QUICK, *arguments)
+    outcome = command(*arguments, *QUICK, "trainer=ddp_sim")
     assert outcome.code == 1
     assert outcome.err.startswith("error: several machines, and processes that torchrun or SLURM starts")
     assert list(command.folder.iterdir()) == []

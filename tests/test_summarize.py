@@ -1,6 +1,7 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -95,3 +96,9 @@ def test_heavy_packages_are_not_imported():
     code = "import sys, cifar_lightning.summarize; print(*sys.modules)"
     modules = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert not {"torch", "numpy", "matplotlib", "hydra", "lightning"} & set(modules)
+
+
+def test_title_and_notes_stand_above_the_table(logs, capsys):
+    assert main(["logs", "--out", "RESULTS.md", "--title", "Recipes", "--note", "One.", "--note", "Two."]) == 0
+    text = Path("RESULTS.md").read_text()
+    assert text.startswith("# Recipes\n\nOne.\n\nTwo.\n\n| ")

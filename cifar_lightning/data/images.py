@@ -33,10 +33,8 @@ def find_images(what: str) -> list[Path]:
     Raises UserError where there are none.
     """
     start = Path(what).expanduser()
-    if start.exists():
-        named = [start]
-    else:  # ** matches folders at any depth
-        named = sorted(Path(match) for match in glob.glob(str(start), recursive=True))
+    # In a glob, ** matches folders at any depth.
+    named = [start] if start.exists() else sorted(map(Path, glob.glob(str(start), recursive=True)))
     found = dict.fromkeys(file for path in named for file in (_inside(path) if path.is_dir() else [path]))
     if not found:
         fault = f"no image in this folder ({' '.join(SUFFIXES)})" if start.is_dir() else "there is no such file"

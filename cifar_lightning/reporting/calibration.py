@@ -30,7 +30,9 @@ def reliability_diagram(confidences: ArrayLike, right: ArrayLike, error: float |
     axes = figure.subplots()
     width = 100 / BINS
     shares = counts[filled] / max(counts.max(), 1)
-    bars = axes.bar(100 * centres, 100 * accuracy, 0.94 * width, color=COLORS["train"], label="accuracy")
+    bars = axes.bar(
+        100 * centres, 100 * accuracy, 0.94 * width, color=COLORS["train"], label="accuracy (darker: more images)"
+    )
     for bar, share in zip(bars, shares, strict=True):
         bar.set_alpha(0.3 + 0.7 * share)
     axes.bar(

@@ -62,7 +62,7 @@ def build_evaluator(config: dict[str, Any], accelerator: str = "auto", precision
         raise UserError(f"{str(error).splitlines()[0]} (precision=32-true works everywhere)") from error
 
 
-def test(trainer: L.Trainer, classifier: ImageClassifier, split: Split, batch_size: int, tta: str = "none") -> Tensor:
+def test_logits(trainer: L.Trainer, classifier: ImageClassifier, split: Split, batch_size: int, tta: str) -> Tensor:
     """The logits [N, K] of a split's images, in its order, as a run's test stage has them."""
     torch.set_flush_denormal(True)  # as in training
     network = classifier.network

@@ -41,6 +41,9 @@ Run = Callable[[Tensor], Tensor]
 class Deployed(nn.Module):
     """Normalisation and network as one: images of one dtype in, logits out."""
 
+    scale: Tensor
+    shift: Tensor
+
     def __init__(self, classifier: ImageClassifier, dtype: str) -> None:
         super().__init__()
         self.network = copy.deepcopy(classifier.network).to(memory_format=torch.contiguous_format)
@@ -96,11 +99,12 @@ def export(
 
 def metadata(classifier: ImageClassifier, checkpoint: str, dtype: str) -> dict[str, Any]:
     """What a user of the file has to know, in plain values."""
+    mean, std = ([float(f"{value:.5g}") for value in values] for values in (classifier.mean, classifier.std))
     return {
         "class_names": list(classifier.class_names),
         "input": INPUTS[dtype],
         "output": f"logits: float32 [batch, {len(classifier.class_names)}]; their softmax are probabilities",
-        "normalisation": f"inside: mean {list(classifier.mean)}, deviation {list(classifier.std)} of images in [0, 1]",
+        "normalisation": f"inside: mean {mean}, deviation {std} of images in [0, 1]",
         "network": str(classifier.config["model"].get("_target_")),
         "checkpoint": checkpoint,
         "versions": {"cifar_lightning": cifar_lightning.__version__, "torch": version("torch")},

@@ -30,7 +30,6 @@ class History(Checkpoint):
         self.training_seconds = 0.0  # without validation
         self.images = 0  # that training has seen, over all processes
         self._clock = 0.0
-        self._stage = "fit"
 
     @property
     def images_per_second(self) -> float | None:
@@ -52,11 +51,8 @@ class History(Checkpoint):
             "images": self.images,
         }
 
-    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        self._stage = stage
-
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        if self._stage != "fit":  # testing the best checkpoint does not undo the epochs after it
+        if self.rows:  # testing the best checkpoint does not undo the epochs after it
             return
         self.rows = [dict(row) for row in state_dict["rows"]]
         self.seconds = state_dict["seconds"]

@@ -47,7 +47,7 @@ class Predictions:
 
     def top(self, k: int = 3) -> list[list[tuple[str, float]]]:
         """For each image the names and probabilities of its `k` most probable classes, the most probable first."""
-        values, indices = self.probabilities.sort(1, descending=True, stable=True)
+        values, indices = torch.sort(self.probabilities, dim=1, descending=True, stable=True)
         rows = zip(indices[:, :k].tolist(), values[:, :k].tolist(), strict=True)
         return [[(self.class_names[i], p) for i, p in zip(*row, strict=True)] for row in rows]
 

@@ -7,7 +7,7 @@ networks of this package, torch's own layers and what the caller trusts are buil
 import importlib
 import math
 import pkgutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -137,24 +137,26 @@ def load_data(config: Mapping[str, Any], root: str | None = None) -> CIFAR10Data
 
 def _check_description(ours: Any, path: str | Path) -> None:
     """Raise UserError where what ImageClassifier.on_save_checkpoint writes is not there, or of another kind."""
+    ours = ours if isinstance(ours, dict) else {}
+    config, names, std = ours.get("config"), ours.get("class_names"), ours.get("std")
+    sound = {
+        "the run's config": isinstance(config, dict)
+        and all(isinstance(config.get(k), dict) for k in ("model", "data")),
+        "the names of the classes": isinstance(names, list) and names and all(isinstance(name, str) for name in names),
+        "the mean": _three_numbers(ours.get("mean")),
+        "the deviation": _three_numbers(std) and min(std) > 0,
+    }
+    for what, is_sound in sound.items():
+        if not is_sound:
+            raise UserError(f"{path} is not a whole checkpoint of cifar_lightning: {what} is missing or damaged")
 
-    def numbers(values: Any) -> bool:
-        return isinstance(values, list) and len(values) == 3 and all(type(v) in (int, float) for v in values)
 
-    def missing() -> Iterator[str]:
-        config = ours.get("config") if isinstance(ours, dict) else None
-        if not (isinstance(config, dict) and all(isinstance(config.get(key), dict) for key in ("model", "data"))):
-            yield "the run's config"
-            return
-        names = ours.get("class_names")
-        if not (isinstance(names, list) and names and all(isinstance(name, str) for name in names)):
-            yield "the names of the classes"
-        mean, std = ours.get("mean"), ours.get("std")
-        if not (numbers(mean) and numbers(std) and all(map(math.isfinite, mean)) and min(std) > 0):
-            yield "the normalisation"
-
-    for what in missing():
-        raise UserError(f"{path} is not a whole checkpoint of cifar_lightning: {what} is missing or damaged")
+def _three_numbers(values: Any) -> bool:
+    return (
+        isinstance(values, list)
+        and len(values) == 3
+        and all(isinstance(value, int | float) and math.isfinite(value) for value in values)
+    )
 
 
 def _check_shapes(network: Any, state: Any) -> None:
@@ -167,4 +169,5 @@ def _check_shapes(network: Any, state: Any) -> None:
     for key in [*wanted, *found]:
         if wanted.get(key) != found.get(key):
             there, here = (tuple(shapes[key]) if key in shapes else "nothing" for shapes in (found, wanted))
-            raise UserError(f"its weights don't fit the network of its config: {key} is {there} instead of {here}")
+            fault = f"{str(key)[:80]!r} has {there} where {here} is wanted"
+            raise UserError(f"its weights don't fit the network of its config: {fault}")

@@ -1,0 +1,52 @@
+import pytest
+import torch
+from torch import nn
+from torchvision.transforms.v2.functional import affine, hflip
+
+from cifar_lightning.training.tta import CHOICES, Averaged, views
+
+IMAGES = torch.rand(3, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize("tta", CHOICES)
+def test_the_weights_of_the_views_add_up_to_one(tta):
+    assert sum(weight for weight, _ in views(IMAGES, tta)) == 1
+    assert [len(views(IMAGES, tta)) for tta in CHOICES] == [1, 2, 6]
+
+
+def test_half_of_the_weight_is_on_the_image_and_its_mirror_image():
+    (a, image), (b, mirrored), *others = views(IMAGES, "flip_shift")
+    assert (a, b) == (0.25, 0.25)
+    assert torch.equal(image, IMAGES)
+    assert torch.equal(mirrored, hflip(IMAGES))
+    assert [weight for weight, _ in others] == [0.125] * 4
+
+
+def test_shifted_views_are_moved_by_one_pixel_each_way():
+    def shifted(by):  # torchvision pads with zeros: the border is compared below
+        return affine(IMAGES, angle=0, translate=[by, by], scale=1, shear=[0, 0])
+
+    found = [view for _, view in views(IMAGES, "flip_shift")[2:]]
+    for view, expected in zip(found, [shifted(1), hflip(shifted(1)), shifted(-1), hflip(shifted(-1))], strict=True):
+        torch.testing.assert_close(view[..., 1:-1, 1:-1], expected[..., 1:-1, 1:-1])
+    assert torch.equal(found[0][..., 0, 1:], IMAGES[..., 1, :-1])  # reflected: row -1 is row 1
+    assert torch.equal(found[2][..., -1, :-1], IMAGES[..., -2, 1:])
+
+
+@pytest.mark.parametrize("tta", CHOICES)
+def test_logits_are_the_weighted_mean_over_the_views(tta):
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Tanh(), nn.Flatten(), nn.Linear(144, 10))
+    with torch.no_grad():
+        expected = sum(weight * network(view) for weight, view in views(IMAGES, tta))
+        torch.testing.assert_close(Averaged(network, tta)(IMAGES), expected)
+
+
+def test_a_network_that_sees_no_difference_is_not_changed():
+    blind = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    torch.testing.assert_close(Averaged(blind, "flip")(IMAGES), blind(IMAGES))
+
+
+def test_an_unknown_name_is_no_augmentation():
+    with pytest.raises(ValueError, match="tta=flop"):
+        views(IMAGES, "flop")

@@ -19,7 +19,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from cifar_lightning.config import conf_dir, forget_folders, parse_overrides, register_resolvers
+from cifar_lightning.config import conf_dir, forget_folders, parse_overrides, quoted, register_resolvers
 from cifar_lightning.console import log_traceback
 from cifar_lightning.errors import UserError
 from cifar_lightning.processes import check_folder, end_with_the_command, processes_to_start, report, run_processes
@@ -62,7 +62,7 @@ def fail(message: str) -> None:
 
 def quoted_paths(arguments: Sequence[str]) -> list[str]:
     """The arguments with paths in quotes: our own folders have `=` and `,` in their names, which Hydra would read."""
-    return [re.sub(rf"^({PATHS})=([^'\"\[].*)$", r"\1='\2'", argument) for argument in arguments]
+    return [re.sub(rf"^({PATHS})=([^'\"\[].*)$", lambda m: f"{m[1]}={quoted(m[2])}", a) for a in arguments]
 
 
 def checked_arguments(arguments: Sequence[str]) -> list[str]:
@@ -73,7 +73,7 @@ def checked_arguments(arguments: Sequence[str]) -> list[str]:
     args = get_args_parser().parse_args(arguments)
     if args.help or args.hydra_help or args.shell_completion or args.info or args.experimental_rerun:
         return list(arguments)
-    added = [f"hydra.searchpath=[file://{Path(args.config_dir).resolve()}]"] if args.config_dir else []
+    added = [f"hydra.searchpath=[{quoted(f'file://{Path(args.config_dir).resolve()}')}]"] if args.config_dir else []
     if args.multirun:
         for overrides in one_job_for_each_choice(args):
             check_folder(compose_checked([*overrides, *added]).trainer, arguments)
@@ -82,10 +82,10 @@ def checked_arguments(arguments: Sequence[str]) -> list[str]:
     typed = list(arguments)
     if config.ckpt_path is not None:
         checkpoint = checkpoint_to_resume(config)
-        typed.append(f"ckpt_path='{checkpoint}'")
+        typed.append(f"ckpt_path={quoted(checkpoint)}")
         folder = folder_of(checkpoint)
         if folder and config.train and not any(o.startswith("hydra.run.dir=") for o in args.overrides):
-            typed.append(f"hydra.run.dir='{folder}'")
+            typed.append(f"hydra.run.dir={quoted(folder)}")
     check_folder(config.trainer, typed)
     return typed
 

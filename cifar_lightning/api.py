@@ -11,14 +11,12 @@ __all__ = ["Classifier", "Predictions", "load"]
 
 
 def load(path: str | Path, *, accelerator: str = "auto", trusted: Sequence[str] = ()) -> Classifier:
-    """The classifier in a checkpoint, ready for `.predict(images)`.
+    """The classifier in a checkpoint file, which is all that is needed; ready for `.predict(images)`.
 
-        classifier = load("logs/train/runs/…/checkpoints/best.ckpt")
-        for name, confidence in zip(*classifier.predict(["cat.jpg", "dog.png"]).…)
+    `load("best.ckpt").predict(["cat.jpg", "dog.png"]).names` is `["cat", "dog"]`, with luck.
 
-    Nothing but the file is needed. Of what it names only networks of this package and torch's own layers are built,
-    and classes in the modules that are `trusted` by name, e.g. "my_models".
-
+    Of what the file names only networks of this package and torch's own layers are built, and classes of the modules
+    that are `trusted` by name, such as "my_models".
     Raises UserError for a file that is no checkpoint, or is damaged or doctored.
     """
     return Classifier(load_classifier(path, trusted), resolve_accelerator(accelerator))

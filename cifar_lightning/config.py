@@ -90,6 +90,11 @@ def parse_overrides(overrides: Sequence[str]) -> list[Any]:
     return OverridesParser.create().parse_overrides(list(overrides))
 
 
+def quoted(value: object) -> str:
+    """The value as an override says it, whatever its characters."""
+    return "'" + str(value).replace("'", "\\'") + "'"
+
+
 def group_choices() -> dict[str, str]:
     """The choice of each group in the running job, as `{"model": "resnet", …}`; empty outside of a job."""
     return dict(HydraConfig.get().runtime.choices) if HydraConfig.initialized() else {}

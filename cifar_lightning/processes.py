@@ -22,6 +22,7 @@ from hydra.conf import HydraConf
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
+from cifar_lightning.config import quoted
 from cifar_lightning.errors import UserError
 
 REASON = "CIFAR_LIGHTNING_REASON"  # environment variable: the file where the first process to fail says why
@@ -33,8 +34,9 @@ Process = subprocess.Popen[Any]
 def processes_to_start(trainer: DictConfig) -> int:
     """How many processes this command has to start for these settings; 0 where it is to do the work itself.
 
-    One, too: a strategy for several leaves its traces in the process that it runs in, which the next job of a sweep
-    would stumble over. Raises UserError for a strategy that would start them in another way.
+    A strategy for several gets a new process even for one device: what it leaves behind (environment variables, the
+    group of processes) would mislead the next job of a sweep.
+    Raises UserError for a strategy that would start processes in another way.
     """
     if any(way in str(trainer.strategy) for way in ("spawn", "fork", "notebook")):
         raise UserError(f"trainer.strategy={trainer.strategy}: a command starts its processes itself; use ddp")
@@ -109,9 +111,8 @@ def command(job: HydraConf) -> list[str]:
     options = [f"--config-dir={s.path}" for s in job.runtime.config_sources if s.provider == "command-line"]
     ours = ("hydra.mode", "hydra.run.", "hydra.sweep", "hydra/sweeper", "hydra.launcher", "hydra/launcher")
     typed = [override for override in job.overrides.hydra if not override.startswith(ours)]
-    folder = job.runtime.output_dir.replace("'", "\\'")
-    settings = [f"hydra.run.dir='{folder}'", "hydra.output_subdir=null"]  # .hydra is written already
-    return [sys.executable, "-m", "cifar_lightning", *options, *job.overrides.task, *typed, *settings]
+    here = [f"hydra.run.dir={quoted(job.runtime.output_dir)}", "hydra.output_subdir=null"]  # .hydra is there already
+    return [sys.executable, "-m", "cifar_lightning", *options, *job.overrides.task, *typed, *here]
 
 
 def free_port() -> str:

@@ -176,7 +176,8 @@ def nearest(name: str, valid: Sequence[str]) -> str:
 
 
 def is_group(name: str) -> bool:
-    return (conf_dir() / name).is_dir()
+    """Whether an override of this name chooses a file, or says where files lie (--config-dir)."""
+    return (conf_dir() / name).is_dir() or name == "hydra.searchpath"
 
 
 def choices(group: str) -> list[str]:

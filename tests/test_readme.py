@@ -6,14 +6,16 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
-from cifar_lightning import summarize
+from cifar_lightning import evaluate, export, predict, summarize
 
 ROOT = Path(__file__).parent.parent
 BLOCKS = re.findall(r"```bash\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.DOTALL)
 COMMANDS = [line.split("#")[0].strip() for block in BLOCKS for line in block.splitlines() if line.strip()]
 RUN = "python -m cifar_lightning "
-TRAIN = [line for line in COMMANDS if f"{line} ".startswith(RUN) and "ckpt_path" not in line]
+TRAIN = [line for line in COMMANDS if f"{line} ".startswith(RUN) and "ckpt_path" not in line and "ddp" not in line]
+TOOLS = {"evaluate": evaluate, "predict": predict, "export": export, "summarize": summarize}
 SHORT = ["trainer.max_epochs=1", "trainer.limit_train_batches=1", "trainer.limit_test_batches=1", "logger=none"]
 
 
@@ -54,9 +56,13 @@ def test_resuming_testing_and_summarising_run(command, capsys):
     assert outcome.code == 0, outcome.err
     assert (folder / "metrics.json").exists()
 
-    (line,) = (line for line in COMMANDS if "summarize" in line)
-    assert summarize.main(shlex.split(line)[3:]) == 0
-    assert "cnn2" in capsys.readouterr().out
+    Path("photos").mkdir()
+    Image.new("RGB", (50, 40), "red").save("photos/red.png")
+    for line in COMMANDS:
+        if line.startswith("python -m cifar_lightning."):
+            tool = TOOLS[line.split()[2].partition(".")[2]]
+            assert tool.main(arguments(line.replace("NAME", folder.name))) == 0, line
+    assert "cnn2" in capsys.readouterr().out  # the summary's row
 
 
 @pytest.mark.parametrize("line", [line for line in COMMANDS if line.startswith("make ")])
@@ -65,8 +71,11 @@ def test_a_make_target_is_known(line):
 
 
 def test_every_command_of_the_readme_is_one_of_these():
-    tested = [line for line in COMMANDS if line.startswith("make ") or "ckpt_path" in line or "summarize" in line]
-    assert sorted([*TRAIN, *tested]) == sorted(COMMANDS)
+    tools = [line for line in COMMANDS if line.startswith("python -m cifar_lightning.")]
+    others = [line for line in COMMANDS if line.startswith(("make ", RUN)) and line not in TRAIN]
+    assert sorted([*TRAIN, *tools, *others]) == sorted(COMMANDS)
+    # Several processes are tested in test_ddp.py.
+    assert all(line.startswith("make ") or "ckpt_path" in line or "trainer=ddp" in line for line in others)
 
 
 def test_it_stays_short_and_its_files_exist():

@@ -1,11 +1,12 @@
 """A checkpoint's network as one file for use elsewhere, checked against the checkpoint before it gets its name."""
 
 import copy
+import io
 import json
 import logging
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -149,7 +150,8 @@ def write_torch_export(deployed: nn.Module, example: Tensor, path: Path, notes: 
 def tracing(format: str) -> Iterator[None]:
     """A tracer may stumble over anything in a person's own network: one line says over what."""
     try:
-        with warnings.catch_warnings(action="ignore"):
+        # On a failure torch.export shows the whole graph before it raises.
+        with warnings.catch_warnings(action="ignore"), redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
             yield
     except Exception as error:
         reason = (str(error).strip().splitlines() or ["no reason given"])[0]

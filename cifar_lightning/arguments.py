@@ -58,6 +58,8 @@ class Command:
             message = str(error)
         except OSError as error:
             message = f"{error.filename or 'input/output'}: {error.strerror or error}"
+        except KeyboardInterrupt:
+            message = "interrupted"
         print(f"error: {message}", file=sys.stderr)
         return 1
 

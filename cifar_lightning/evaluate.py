@@ -45,7 +45,7 @@ def run(given: Given) -> int:
     adopt_lightning_loggers()
     classifier = load_classifier(checkpoint, given["trust"])
     trainer = build_evaluator(classifier.config, given["accelerator"], given["precision"])
-    data = load_data(classifier.config, given["data.root"])
+    data = load_data(classifier.config, given["data.root"], checkpoint)
     part = chosen_split(data, split)
     logits = test_logits(trainer, classifier, part, data.eval_batch_size, tta)
 
@@ -79,7 +79,8 @@ def show(record: Mapping[str, Any], metrics: Mapping[str, Any], out: Path, part:
     from cifar_lightning.reporting import tables
 
     console = get_console()
-    console.print(tables.result_table(record, f"{record['images']:,} images of the {part}"))
+    shown = {**record, "checkpoint": Path(record["checkpoint"]).name}
+    console.print(tables.result_table(shown, f"{record['images']:,} images of the {part}"))
     console.print(tables.class_table(metrics, "Accuracy per class"))
     lines = [f"figure       {path}" for path in sorted((out / "figures").glob("*.png"))]
     for line in [*lines, f"metrics      {out / 'evaluation.json'}", f"predictions  {out / 'predictions.csv'}"]:

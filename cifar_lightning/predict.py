@@ -55,7 +55,8 @@ def run(given: Given) -> int:
         images, read, problems = read_images(files, fit=given["fit"], background=given["background"])
         names, labels = list(map(str, read)), None
     else:
-        chosen, problems = picked(load_data(classifier.config, given["data.root"]), split, numbers), []
+        data = load_data(classifier.config, given["data.root"], given["ckpt_path"])
+        chosen, problems = picked(data, split, numbers), []
         images, names = chosen.images.numpy(), [f"{split}:{number}" for number in numbers]
         labels = [classifier.class_names[label] for label in chosen.labels.tolist()]
     if names:
@@ -65,6 +66,8 @@ def run(given: Given) -> int:
         # A pipe has no width, and a table squeezed into 80 columns can't be read.
         console = Console(width=None if sys.stdout.isatty() else 250, highlight=False)
         console.print(rich_table(prediction_rows(names, answer.top(3), labels)))
+        if out:
+            print(f"probabilities of all classes: {out}")
     if problems:
         lines = [f"{len(problems)} of {len(files)} images can't be read:", *map(str, problems)]
         raise UserError("\n       ".join(lines))

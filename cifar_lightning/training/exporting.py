@@ -3,10 +3,9 @@
 import copy
 import io
 import json
-import logging
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -16,15 +15,14 @@ import torch
 from torch import Tensor, nn
 
 import cifar_lightning
+from cifar_lightning.data.archive import FOLDER
 from cifar_lightning.data.digits import load_digits
 from cifar_lightning.errors import UserError
 from cifar_lightning.reporting.files import atomic_path
 from cifar_lightning.training.checkpoint import read_checkpoint
 from cifar_lightning.training.classifier import ImageClassifier
 from cifar_lightning.training.inference import Classifier
-from cifar_lightning.training.loading import load_classifier, load_data
-
-log = logging.getLogger(__name__)
+from cifar_lightning.training.loading import find_root, load_classifier, load_data
 
 INPUTS = {
     "uint8": "images: uint8 [batch, 3, 32, 32], RGB, 0 to 255",
@@ -79,7 +77,7 @@ def export(
     Raises UserError, and leaves what was at `out` before, where the file can't be made or differs too much.
     """
     classifier = load_classifier(checkpoint, trusted)
-    images, what = sample_images(classifier.config, root)
+    images, what = sample_images(classifier.config, root, checkpoint)
     expected = Classifier(classifier).logits(images)
     inputs = images if dtype == "uint8" else images.float() / 255
     notes = metadata(classifier, checkpoint.name, dtype)
@@ -162,17 +160,16 @@ def write_weights(checkpoint: Path, path: Path, notes: Mapping[str, Any]) -> Non
     """Write the checkpoint without what only training needs; the commands and `load` take it like any other."""
     whole = read_checkpoint(checkpoint)
     ours = {key: value for key, value in whole["cifar_lightning"].items() if key != "resume"}
-    kept = {"state_dict": whole["state_dict"], "cifar_lightning": ours, "metadata": dict(notes)}
-    torch.save(kept, path)
+    # Lightning asks for its version and the place in training, even where it is only to test.
+    kept = ("state_dict", "pytorch-lightning_version", "epoch", "global_step")
+    slim = {key: whole[key] for key in kept if key in whole}
+    torch.save(slim | {"cifar_lightning": ours, "metadata": dict(notes)}, path)
 
 
-def sample_images(config: Mapping[str, Any], root: str | None = None) -> tuple[Tensor, str]:
+def sample_images(config: Mapping[str, Any], root: str | None, checkpoint: Path) -> tuple[Tensor, str]:
     """Some test images of the checkpoint's data, where they lie ready, else of the digits; and what they are."""
-    folder = Path(root or config["data"].get("root", "")) / "cifar-10-batches-py"
-    if config["data"].get("name") != "digits" and folder.is_dir():
-        try:
-            images = load_data(config, root).test.images
-            return images[:CHECKED_IMAGES], "images of CIFAR-10's test set"
-        except UserError as error:
-            log.warning("%s", error)
+    root = root or find_root(config, checkpoint)
+    if config["data"].get("name") != "digits" and root and Path(root, FOLDER).is_dir():
+        with suppress(UserError):  # damaged ones are no reason not to export
+            return load_data(config, root).test.images[:CHECKED_IMAGES], "images of CIFAR-10's test set"
     return torch.from_numpy(load_digits().test.images[:CHECKED_IMAGES]), "images of handwritten digits"

@@ -6,6 +6,7 @@ networks of this package, torch's own layers and what the caller trusts are buil
 
 import importlib
 import math
+import os
 import pkgutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 
 from cifar_lightning import models
 from cifar_lightning.config import instantiate
+from cifar_lightning.data.archive import ARCHIVE, FOLDER
 from cifar_lightning.data.datamodule import CIFAR10DataModule
 from cifar_lightning.errors import UserError
 from cifar_lightning.training.checkpoint import read_checkpoint
@@ -119,20 +121,31 @@ def is_admitted(target: Any, trusted: Sequence[str] = ()) -> bool:
     return isinstance(thing, type) and issubclass(thing, nn.Module) and thing.__module__ == module
 
 
-def load_data(config: Mapping[str, Any], root: str | None = None) -> CIFAR10DataModule:
-    """The data of a checkpoint's config, set up; `root` takes the place of where they lay in training.
+def load_data(config: Mapping[str, Any], root: str | None = None, checkpoint: Path | None = None) -> CIFAR10DataModule:
+    """The data of a checkpoint's config, set up: from `root`, else from where they lay in training.
 
     Raises UserError where they are not there and can't be had.
     """
     settings = {key: value for key, value in config["data"].items() if key in DATA_KEYS}
-    if root is not None and settings.get("name") != "digits":
-        settings["root"] = root
+    if settings.get("name") != "digits":
+        settings["root"] = root or find_root(config, checkpoint) or str(settings.get("root", "data"))
     try:
         datamodule = CIFAR10DataModule(**settings, batch_size=1)
         datamodule.setup()
     except (TypeError, ValueError) as error:
         raise UserError(f"the checkpoint's settings of the data can't be used: {error}") from error
     return datamodule
+
+
+def find_root(config: Mapping[str, Any], checkpoint: Path | None = None) -> str | None:
+    """Where CIFAR-10 lies ready: at the saved `data.root`, else at $CIFAR10_ROOT; None if at neither.
+
+    A relative `data.root` counts from where training was started: here, or a folder above the checkpoint.
+    """
+    saved = Path(str(config["data"].get("root", "data")))
+    above = checkpoint.absolute().parents if checkpoint else ()
+    places = [saved, *(folder / saved for folder in above), Path(os.environ.get("CIFAR10_ROOT", saved))]
+    return next((str(place) for place in places if (place / FOLDER).is_dir() or (place / ARCHIVE).is_file()), None)
 
 
 def _check_description(ours: Any, path: str | Path) -> None:

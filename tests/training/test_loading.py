@@ -11,7 +11,7 @@ from torch import nn
 from cifar_lightning.config import instantiate
 from cifar_lightning.errors import UserError
 from cifar_lightning.models import torchvision_zoo
-from cifar_lightning.training.loading import admitted, is_admitted, load_classifier, load_data
+from cifar_lightning.training.loading import admitted, find_root, is_admitted, load_classifier, load_data
 
 
 @pytest.fixture
@@ -241,6 +241,25 @@ def test_the_data_are_those_of_the_checkpoints_config():
 def test_another_root_takes_the_place_of_the_saved_one(cifar_folder):
     config = {"data": {"name": "cifar10", "root": "/nowhere", "verify": False, "val_size": 60, "batch_size": 4096}}
     assert len(load_data(config, str(cifar_folder)).val) == 60
+
+
+@pytest.mark.parametrize("place", ["here", "above the checkpoint", "environment", "nowhere"])
+def test_the_data_are_found_where_training_left_them(tmp_path, monkeypatch, place):
+    run = tmp_path / "project" / "logs" / "train" / "runs" / "a"
+    run.mkdir(parents=True)
+    (tmp_path / "elsewhere").mkdir()
+    roots = {
+        "here": tmp_path / "elsewhere" / "data",
+        "above the checkpoint": tmp_path / "project" / "data",
+        "environment": tmp_path / "env",
+    }
+    names = list(roots)
+    for name in names[names.index(place) :] if place in names else ():  # an earlier place goes before a later one
+        (roots[name] / "cifar-10-batches-py").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    monkeypatch.setenv("CIFAR10_ROOT", str(tmp_path / "env"))
+    found = find_root({"data": {"root": "data"}}, run / "checkpoints" / "best.ckpt")
+    assert (found and (tmp_path / "elsewhere" / found)) == roots.get(place)
 
 
 @pytest.mark.parametrize("data", [{"name": "mnist"}, {"val_size": "many"}, {"eval_batch_size": None}, {"name": []}])

@@ -34,7 +34,7 @@ def predicted(tmp_path, monkeypatch, capsys):
 
 def table(out):
     """The cells of a printed table, row by row."""
-    lines = [line for line in out.splitlines() if line.strip()]
+    lines = [line for line in out.partition("probabilities of all classes")[0].splitlines() if line.strip()]
     return [[cell.strip() for cell in line.split("  ") if cell.strip()] for line in lines]
 
 

@@ -74,7 +74,9 @@ def build_network(model: Any, state: Any, trusted: Sequence[str] = ()) -> nn.Mod
                 _check_shapes(instantiate(model), state)
         network = instantiate(model)
     _check_shapes(network, state)
-    network.load_state_dict({key.removeprefix("network."): tensor for key, tensor in state.items()})
+    weights = network.state_dict()  # carries the versions of its layers, which MNASNet asks for and an average loses
+    weights.update({key.removeprefix("network."): tensor for key, tensor in state.items()})
+    network.load_state_dict(weights)
     return network
 
 

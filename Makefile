@@ -3,7 +3,7 @@ PYTHON ?= $(firstword $(foreach p,python3.11 python3.12 python3.13 python3,$(she
 BIN := .venv/bin
 LOGS ?= logs
 
-.PHONY: help demo test test-all lint dashboard clean
+.PHONY: help demo test test-all lint dashboard notebooks clean
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:[^#]*## /\t/' | expand -t 12
 
@@ -23,6 +23,9 @@ lint: .venv/installed-dev
 
 dashboard: .venv/installed ## TensorBoard on http://localhost:6006 over logs/
 	$(BIN)/tensorboard --logdir $(LOGS) --host localhost
+
+notebooks: .venv/installed-dev ## run the notebooks anew and store their outputs: 10 minutes on one core, official data
+	$(BIN)/jupyter execute --inplace --NotebookClient.record_timing=False notebooks/*.ipynb
 
 clean: ## remove .venv and caches, not data or logs
 	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache

@@ -1,22 +1,228 @@
 """The project from Python: what the commands use, in a few typed functions."""
 
-from collections.abc import Sequence
+import copy
+import logging
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import product
 from pathlib import Path
+from typing import Any
 
+import torch
+from hydra.errors import OverrideParseException
+from lightning.pytorch.callbacks import Callback
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from cifar_lightning.arguments import checkpoint_file
+from cifar_lightning.config import forget_folders, overridden, parse_overrides, plain, run_folder
+from cifar_lightning.data.datamodule import CIFAR10DataModule
+from cifar_lightning.errors import Interrupted, UserError
+from cifar_lightning.processes import processes_to_start
+from cifar_lightning.reporting.files import read_csv
+from cifar_lightning.reporting.summary import Run, Summary, summarize
+from cifar_lightning.runs import checkpoint_to_resume, folder_of
+from cifar_lightning.summarize import write as write_summary
+from cifar_lightning.sweeps.command import expand
+from cifar_lightning.sweeps.folders import job_name
+from cifar_lightning.train import build_classifier, build_datamodule, run
 from cifar_lightning.training.inference import Classifier, Predictions
 from cifar_lightning.training.loading import load_classifier
 from cifar_lightning.training.precision import resolve_accelerator
+from cifar_lightning.validation import compose_checked
 
-__all__ = ["Classifier", "Predictions", "load"]
+__all__ = [
+    "Classifier", "Predictions", "Result", "Summary", "compare", "compose", "load", "load_data", "sweep", "train",
+    "untrained",
+]  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Result:
+    """A finished run: its folder, what its metrics.json holds, and a row of history.csv for each epoch."""
+
+    folder: Path
+    metrics: dict[str, Any] = field(repr=False)
+    history: list[dict[str, Any]] = field(repr=False)
+
+
+def compose(overrides: Sequence[str] = (), *, output_dir: str | Path | None = None) -> DictConfig:
+    """The config that these overrides select, as on the command line, and checked in the same way.
+
+    `output_dir` will be the folder of the run. Without one `paths.output_dir` is null, and `train` makes a new folder
+    where the command makes it. The config is read-only and remembers its overrides, which a run keeps in its record:
+    what was changed past them would be missing in every table.
+    Raises UserError, naming the key and what it admits or the nearest name that exists.
+    """
+    config = compose_checked(list(overrides))
+    hydra = config.hydra
+    for override in hydra.overrides.hydra:
+        if not override.startswith("hydra.searchpath="):
+            raise UserError(f"{override}: no job of Hydra's runs here; compose(…, output_dir=…) chooses the folder")
+    with open_dict(config):
+        del config["hydra"]
+        config.choices = plain(hydra.runtime.choices)
+        config.overrides = plain(hydra.overrides.task)
+        if output_dir is not None:
+            config.paths.output_dir = str(Path(output_dir).expanduser().absolute())
+        elif OmegaConf.is_interpolation(config.paths, "output_dir"):  # to a job of Hydra's
+            config.paths.output_dir = None
+    OmegaConf.set_readonly(config, True)
+    return config
+
+
+def train(config: DictConfig, *, quiet: bool = False, callbacks: Sequence[Callback] = ()) -> Result:
+    """Fit, test the best checkpoint and write the run's folder, as the command does; `load(result.folder)` uses it.
+
+    config: from `compose`, and not used up: a second training gets a folder of its own unless `output_dir` was given.
+    Prints a line an epoch if not `quiet`. `callbacks` are Lightning's, beside those of the config.
+    Raises UserError for whatever the person can mend, KeyboardInterrupt where it is interrupted.
+    """
+    if "overrides" not in config:
+        raise UserError("train takes a config that cifar_lightning.api.compose has made")
+    if processes_to_start(config.trainer):
+        raise UserError("from Python a run has one process: use the command for several")
+    config = copy.deepcopy(config)
+    OmegaConf.set_readonly(config, False)
+    with open_dict(config):
+        overrides = config.pop("overrides")
+    folder = _choose_folder(config, overrides)
+    with _logging(folder, quiet):
+        try:
+            metrics = run(config, list(overrides), show=False, callbacks=callbacks)
+        except Interrupted as ending:  # a notebook goes on after it
+            raise KeyboardInterrupt(str(ending)) from None
+    history = folder / "history.csv"
+    return Result(folder, metrics, read_csv(history) if history.exists() else [])
+
+
+def sweep(overrides: Sequence[str], *, output_dir: str | Path | None = None) -> list[Result]:
+    """Train every combination of values that are separated by commas, one run after another.
+
+    `sweep(["model=cnn2", "activation=relu,tanh", "seed=1,2,3"])` is six runs, in one folder with their summary, as the
+    command's `-m` leaves them. All are checked before the first begins. Prints a line a run.
+    Raises UserError.
+    """
+    jobs = _jobs(overrides)
+    config = [compose(job) for job in jobs][0]  # noqa: RUF015 (all are checked)
+    if output_dir is None:
+        output_dir = _new_folder(f"{config.paths.log_dir}/{config.task_name}/multiruns", overrides)
+    folder = Path(output_dir).expanduser().absolute()
+    results = []
+    for i, job in enumerate(jobs):
+        results.append(train(compose(job, output_dir=folder / job_name(job)), quiet=True))
+        words = [override for override in job if override not in overrides]
+        metrics = results[-1].metrics
+        known = [part for part in ("val", "test") if metrics.get(f"{part}/acc") is not None]
+        shown = f"  {known[0]} {metrics[f'{known[0]}/acc']:.2%}" if known else ""
+        print(f"{i + 1}/{len(jobs)}  {' '.join(words)}{shown}", flush=True)
+    summary = compare(results)
+    write_summary(summary, summary.markdown(), folder)
+    return results
+
+
+def compare(results: Sequence[Result], by: Sequence[str] = ()) -> Summary:
+    """One row for each setting, seeds folded into mean ± deviation: `compare(results).markdown()` is the table.
+
+    by: keys such as "activation" to group by, in place of everything that was overridden.
+    Raises UserError for a key that no run knows.
+    """
+    return summarize([Run(result.folder / "metrics.json", result.metrics) for result in results], by)
+
+
+def load_data(config: DictConfig | Mapping[str, Any]) -> CIFAR10DataModule:
+    """The data of a config: `train`, `val` and `test` with `images` uint8 [N, 3, 32, 32] and `labels` int64 [N].
+
+    config: from `compose`, or a classifier's `config`. Its augmentation shows in `augmented_examples(n)` and in
+    `train_dataloader()`. Downloads CIFAR-10 where it is missing.
+    Raises UserError where it can't be had or is damaged.
+    """
+    datamodule = build_datamodule(config if isinstance(config, DictConfig) else OmegaConf.create(dict(config)))
+    datamodule.setup()
+    return datamodule
 
 
 def load(path: str | Path, *, accelerator: str = "auto", trusted: Sequence[str] = ()) -> Classifier:
     """The classifier in a checkpoint file, which is all that is needed; ready for `.predict(images)`.
 
-    `load("best.ckpt").predict(["cat.jpg", "dog.png"]).names` is `["cat", "dog"]`, with luck.
+    `load("best.ckpt").predict(["cat.jpg", "dog.png"]).names` is `["cat", "dog"]`, with luck. A run's folder stands for
+    its best checkpoint.
 
     Of what the file names only networks of this package and torch's own layers are built, and classes of the modules
     that are `trusted` by name, such as "my_models".
     Raises UserError for a file that is no checkpoint, or is damaged or doctored.
     """
-    return Classifier(load_classifier(path, trusted), resolve_accelerator(accelerator))
+    file = checkpoint_file(str(path)) if Path(path).is_dir() else path
+    return Classifier(load_classifier(file, trusted), resolve_accelerator(accelerator))
+
+
+def untrained(config: DictConfig, data: CIFAR10DataModule) -> Classifier:
+    """The classifier as the training of this config begins with it: the weights of its seed, nothing learnt yet."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        return Classifier(build_classifier(config, data))
+
+
+def _choose_folder(config: DictConfig, overrides: Sequence[str]) -> Path:
+    """Make this run's folder and write it into the config; a run that goes on does so in its own."""
+    folder = config.paths.output_dir and Path(config.paths.output_dir)
+    if config.ckpt_path is not None:
+        checkpoint = checkpoint_to_resume(config)
+        config.ckpt_path = str(checkpoint)
+        folder = folder or (folder_of(checkpoint) if config.train else None)
+    folder = folder or _new_folder(f"{config.paths.log_dir}/{config.task_name}/runs", overrides)
+    with _explained():
+        folder.mkdir(parents=True, exist_ok=True)
+    config.paths.output_dir = str(folder.absolute())
+    return folder.absolute()
+
+
+def _new_folder(parent: str, overrides: Sequence[str]) -> Path:
+    forget_folders()
+    with _explained():
+        return Path(run_folder(parent, overridden(overrides)))
+
+
+@contextmanager
+def _explained() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"can't make the folder {error.filename}: {error.strerror}; choose output_dir") from error
+
+
+def _jobs(overrides: Sequence[str]) -> list[list[str]]:
+    """The overrides of each run of a sweep."""
+    try:
+        parsed = parse_overrides(overrides)
+        parsed = parse_overrides([expand(override, None) or override.input_line for override in parsed])
+    except OverrideParseException as error:
+        raise UserError(f"can't read the override {error.override!r}: write key=value or key=value,value") from None
+    columns = [
+        [f"{o.get_key_element()}={value}" for value in o.sweep_string_iterator()]
+        if o.is_discrete_sweep()
+        else [o.input_line]
+        for o in parsed
+    ]
+    return [list(job) for job in product(*columns)]
+
+
+@contextmanager
+def _logging(folder: Path, quiet: bool) -> Iterator[None]:
+    """Messages go to the run's log and, where nobody has set up logging, to standard output, as in the command."""
+    root = logging.getLogger()
+    level = root.level
+    file = logging.FileHandler(folder / "cifar_lightning.log", encoding="utf-8", delay=True)
+    file.setFormatter(logging.Formatter("[%(asctime)s][%(name)s][%(levelname)s] %(message)s"))
+    handlers: list[logging.Handler] = [file] if quiet or root.handlers else [file, logging.StreamHandler(sys.stdout)]
+    for handler in handlers:
+        root.addHandler(handler)
+    root.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        root.setLevel(level)
+        for handler in handlers:
+            root.removeHandler(handler)
+            handler.close()

@@ -37,12 +37,15 @@ ACCELERATOR = {"accelerator": Key("the device", "auto", ("auto", "cpu", "gpu", "
 
 @dataclass(frozen=True)
 class Command:
-    """`python -m cifar_lightning.<name>`. `ckpt_path` is the one key that every command needs."""
+    """`python -m cifar_lightning.<name>`. A command about a checkpoint has the key `ckpt_path`, and needs it."""
 
     name: str
     description: str
     keys: Mapping[str, Key]
     examples: Mapping[str, str]
+    usage: str = "ckpt_path=FILE [key=value ...]"
+    overrides: bool = False  # whether other words are overrides of a run's config, to be checked by composing it
+    quiet: bool = False  # only warnings on the terminal, beside what the command prints
 
     def call(self, run: Callable[[Given], int], arguments: Sequence[str] | None = None) -> int:
         """Run it with what was typed; the exit code. A UserError is shown as `error: …` on standard error."""
@@ -50,7 +53,9 @@ class Command:
         if {"-h", "--help", "help"} & set(arguments):
             print(self.help())
             return 0
-        logging.basicConfig(format="%(message)s", handlers=[console_handler()])
+        handler = console_handler()
+        handler.setLevel(logging.WARNING if self.quiet else logging.NOTSET)
+        logging.basicConfig(format="%(message)s", handlers=[handler])
         logging.getLogger("cifar_lightning").setLevel(logging.INFO)
         try:
             return run(self.parsed(arguments))
@@ -64,13 +69,17 @@ class Command:
         return 1
 
     def parsed(self, arguments: Sequence[str]) -> Given:
-        """The value of every key, and `typed`, the words themselves.
+        """The value of every key, `typed`, the words themselves, and `overrides`, those of them that are no key.
 
         Raises UserError, naming the word and the nearest key or choice.
         """
         given: Given = {}
+        overrides: list[str] = []
         for word in arguments:
             name, equals, value = word.lstrip("+").partition("=")
+            if self.overrides and name not in self.keys and (equals or word.startswith("~")):
+                overrides.append(word)
+                continue
             if not equals:
                 raise UserError(f"{word}: write key=value, e.g. {self._guess(word)}")
             if name not in self.keys:
@@ -83,18 +92,22 @@ class Command:
                 raise UserError(f"{name}={given[name]}: there is no such choice{nearest(given[name], choices)}")
             if given[name] == "":
                 raise UserError(f"{name}= is empty: give {self.keys[name].words}, or leave it out")
-        if "ckpt_path" not in given:
-            raise UserError("ckpt_path=FILE is missing: name a checkpoint, e.g. the best.ckpt of a run")
-        given["ckpt_path"] = checkpoint_file(given["ckpt_path"])
-        given["trust"] = [module for module in given.get("trust", "").split(",") if module]
-        return {name: key.default for name, key in self.keys.items()} | given | {"typed": list(arguments)}
+        if "ckpt_path" in self.keys:
+            if "ckpt_path" not in given:
+                raise UserError("ckpt_path=FILE is missing: name a checkpoint, e.g. the best.ckpt of a run")
+            given["ckpt_path"] = checkpoint_file(given["ckpt_path"])
+            given["trust"] = [module for module in given.get("trust", "").split(",") if module]
+        defaults = {name: key.default for name, key in self.keys.items()}
+        return defaults | given | {"typed": list(arguments), "overrides": overrides}
 
     def _guess(self, word: str) -> str:
+        if "ckpt_path" not in self.keys:
+            return f"{next(iter(self.keys))}={word}"
         return f"ckpt_path={word}" if Path(word).suffix in (".ckpt", ".pt", "") else f"images={word}"
 
     def help(self) -> str:
         width = max(map(len, self.keys)) + 2
-        lines = [f"usage: python -m cifar_lightning.{self.name} ckpt_path=FILE [key=value ...]"]
+        lines = [f"usage: python -m cifar_lightning.{self.name} {self.usage}"]
         lines += ["", self.description, ""]
         for name, key in self.keys.items():
             choices = f": {', '.join(key.choices)}" if key.choices else ""
@@ -102,7 +115,7 @@ class Command:
             lines.append(f"  {name:{width}}{key.words}{choices}{default}")
         lines += ["", "examples:"]
         for words, meaning in self.examples.items():
-            lines += [f"  python -m cifar_lightning.{self.name} {words}", f"      {meaning}"]
+            lines += [f"  python -m cifar_lightning.{self.name} {words}".rstrip(), f"      {meaning}"]
         return "\n".join(lines)
 
 

@@ -11,6 +11,7 @@ CHATTER = (
     "Total length of `list` across ranks is zero",  # data.val_size=0
     "Be aware that when using `ckpt_path`, callbacks",  # the average of weights, which a test does without
     "Checkpoint directory .* exists and is not empty",  # a resumed run
+    "You have overridden `transfer_batch_to_device`",  # and meant to
 )
 
 
@@ -45,6 +46,7 @@ def adopt_lightning_loggers() -> None:
         logger.propagate = True
     for message in CHATTER:
         warnings.filterwarnings("ignore", message=message)
+    logging.raiseExceptions = False  # a log on a full disk: what ends the run says so, without tracebacks of logging's
     # Which devices it found and what else one could install; what was chosen is logged by us.
     logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)
     logging.getLogger("lightning.fabric.utilities.distributed").setLevel(logging.WARNING)

@@ -5,6 +5,7 @@ and where one of them dies it kills the command without a word. Needs no torch.
 """
 
 import json
+import math
 import os
 import signal
 import socket
@@ -16,17 +17,18 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from hydra.conf import HydraConf
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from cifar_lightning.config import quoted
-from cifar_lightning.errors import UserError
+from cifar_lightning.errors import Interrupted, UserError
 
 REASON = "CIFAR_LIGHTNING_REASON"  # environment variable: the file where the first process to fail says why
 PATIENCE = 5.0  # seconds for the others to end by themselves
+TIME_TO_SAVE = 15.0  # seconds for all to end at their next step
 
 Process = subprocess.Popen[Any]
 
@@ -78,24 +80,27 @@ def run_processes(count: int) -> dict[str, Any]:
         # What is set already is meant for several machines: there the first one's address has to be given.
         environment = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port()} | os.environ | {REASON: str(reason)}
         processes: list[Process] = []
+        stopped: list[int] = []  # the signals so far
 
-        def pass_on(number: int, _: Any) -> NoReturn:
+        def pass_on(number: int, _: Any) -> None:
             for process in processes:
-                process.send_signal(number)
-            sys.exit(128 + number)
+                process.kill() if stopped else process.send_signal(number)
+            stopped.append(number)
 
-        before = signal.signal(signal.SIGTERM, pass_on)
+        before = {number: signal.signal(number, pass_on) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
             for rank in range(count):
                 streams: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": errors} if rank else {}
                 environment["LOCAL_RANK"] = str(rank)
                 processes.append(subprocess.Popen(command(job), env=environment, **streams))
-            failed = first_failure(processes)
-        except KeyboardInterrupt:  # the terminal has told the others too
-            sys.exit(1)
+            failed = first_failure(processes, stopped)
         finally:
             end(processes)
-            signal.signal(signal.SIGTERM, before)
+            for number, handler in before.items():
+                signal.signal(number, handler)
+        if stopped and any(process.returncode for process in processes):
+            advice = reason.read_text(encoding="utf-8") if reason.exists() else "The processes had to be killed"
+            raise Interrupted(advice, stopped[0])
         if failed is not None:
             code = processes[failed].returncode
             if code > 0 and reason.exists():
@@ -121,16 +126,20 @@ def free_port() -> str:
         return str(probe.getsockname()[1])
 
 
-def first_failure(processes: Sequence[Process]) -> int | None:
-    """Wait until all have ended well, or until one has not: its rank."""
-    while True:
+def first_failure(processes: Sequence[Process], stopped: Sequence[int]) -> int | None:
+    """Wait until all have ended well, or until one has not: its rank; once `stopped`, only so long."""
+    deadline = math.inf
+    while time.monotonic() < deadline:
         codes = [process.poll() for process in processes]
         failed = [(code, rank) for rank, code in enumerate(codes) if code]
         if failed:
             return min(failed)[1]  # one that a signal killed (a negative code) before one that failed for its loss
         if None not in codes:
             return None
+        if stopped:
+            deadline = min(deadline, time.monotonic() + TIME_TO_SAVE)
         time.sleep(0.1)
+    return None
 
 
 def end(processes: Sequence[Process]) -> None:
@@ -144,10 +153,10 @@ def end(processes: Sequence[Process]) -> None:
             process.wait()
 
 
-def report(message: str) -> None:
-    """Say why this process fails: on standard error, or to the command that has started it with others."""
+def report(message: str, prefix: str = "error: ") -> None:
+    """Say why this process ends: on standard error, or to the command that has started it with others."""
     if REASON not in os.environ:
-        print(f"error: {message}", file=sys.stderr)
+        print(prefix + message, file=sys.stderr)
         return
     with suppress(FileExistsError), open(os.environ[REASON], "x", encoding="utf-8") as file:
         file.write(message)

@@ -23,6 +23,7 @@ from cifar_lightning.config import plain
 from cifar_lightning.data.datamodule import CIFAR10DataModule
 from cifar_lightning.reporting import figures, tables, tensorboard
 from cifar_lightning.reporting.files import write_json, write_predictions
+from cifar_lightning.reporting.summary import Run
 from cifar_lightning.training.classifier import ImageClassifier
 from cifar_lightning.training.dashboard import most_likely
 from cifar_lightning.training.history import History
@@ -31,9 +32,10 @@ from cifar_lightning.training.metrics import test_metrics
 log = logging.getLogger(__name__)
 
 GROUPS = ("data", "model", "activation", "augmentation", "optimizer", "scheduler", "experiment")
-# Config keys that TensorBoard's HPARAMS tab shows as columns.
-HPARAMS = ("seed", "label_smoothing", "ema_decay", "data.batch_size", "data.normalize", "data.val_size", "optimizer.lr",
-           "optimizer.weight_decay", "trainer.max_epochs")  # fmt: skip
+# Columns of TensorBoard's HPARAMS tab beside the groups and what was overridden: config keys, and fields of
+# metrics.json. It shows five of the latter without a click, the first by their names.
+HPARAMS = ("seed", "data.batch_size", "optimizer.lr", "optimizer.weight_decay", "trainer.max_epochs")
+HPARAM_METRICS = ("val/acc", "val/loss", "test/acc", "test/loss", "train_seconds")
 
 
 def collect(
@@ -50,6 +52,10 @@ def collect(
     test = {}
     if len(classifier.test_logits):
         test = test_metrics(classifier.test_logits, classifier.test_labels, datamodule.class_names)
+        if config.test_tta != "none":
+            plain_figures = test_metrics(classifier.plain_test_logits, classifier.test_labels, datamodule.class_names)
+            test |= {"test_tta": config.test_tta}
+            test |= {f"{key}_without_tta": plain_figures[key] for key in ("test/acc", "test/loss")}
     choices, name = config.choices, Path(checkpoint).stem if checkpoint else None
     published = plain(config.published_test_acc)
     if isinstance(published, dict):  # a figure for each checkpoint
@@ -153,7 +159,8 @@ def write(
         if isinstance(logger, TensorBoardLogger):
             shown = {name: figure for name, figure in drawn.items() if name != "samples"}  # there since the start
             tensorboard.add_figures(logger.experiment, shown, trainer.global_step)
-            tensorboard.add_hparams(logger.experiment, hparams(classifier.config), hparam_metrics(metrics))
+            columns = hparams(classifier.config, metrics["overrides"])
+            tensorboard.add_hparams(logger.experiment, columns, hparam_metrics(metrics))
     write_json(folder / "metrics.json", metrics)
 
 
@@ -168,20 +175,38 @@ def save_figures(folder: Path, drawn: Mapping[str, Figure]) -> None:
         figures.save_figure(figure, folder / "figures" / f"{name}.png")
 
 
-def hparams(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The columns of TensorBoard's HPARAMS tab: the choice of each group and HPARAMS."""
-    columns = {group: name for group, name in config["choices"].items() if group in GROUPS}
-    for key in HPARAMS:
-        section, _, name = key.rpartition(".")
-        values = config[section] if section else config
-        if name in values:
-            columns[key] = values[name]
+def hparams(config: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+    """The columns of TensorBoard's HPARAMS tab: the choice of each group, HPARAMS, and every override that matters.
+
+    So a sweep has a column for each key that was swept. An override that is no single value in the config is shown as
+    it was typed.
+    """
+    choices = config["choices"]
+    columns = {group: choices[group] for group in GROUPS if choices.get(group) is not None}
+    typed = Run(Path("metrics.json"), {"overrides": overrides}).settings
+    for key in [*HPARAMS, *typed]:
+        value = choices[key] if key in choices else _value(config, key)
+        if value is _MISSING and key in typed:
+            value = typed[key] or "removed"
+        if value is not _MISSING:
+            columns[key] = value
     return columns
 
 
+_MISSING = object()
+
+
+def _value(config: Any, key: str) -> Any:
+    """The value at a dotted key, or _MISSING where there is none or a whole section."""
+    for name in key.split("."):
+        if not isinstance(config, Mapping) or name not in config:
+            return _MISSING
+        config = config[name]
+    return _MISSING if isinstance(config, Mapping) else config
+
+
 def hparam_metrics(metrics: Mapping[str, Any]) -> dict[str, float]:
-    names = ("val/acc", "test/acc", "test/loss", "train_seconds")  # TensorBoard shows no more without a click
-    return {name: metrics[name] for name in names if metrics.get(name) is not None}
+    return {name: metrics[name] for name in HPARAM_METRICS if metrics.get(name) is not None}
 
 
 def show(metrics: Mapping[str, Any], folder: Path) -> None:

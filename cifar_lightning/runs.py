@@ -1,7 +1,11 @@
-"""Runs on disk: which checkpoint to go on from, and with which config."""
+"""Runs on disk: which checkpoint to go on from, with which config, and what to type for it."""
 
 import copy
-from collections.abc import Sequence
+import errno
+import os
+import shlex
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +18,12 @@ from cifar_lightning.errors import UserError
 FREE = (
     "trainer.max_epochs", "trainer.max_steps", "trainer.max_time", "trainer.accelerator", "trainer.devices",
     "trainer.num_nodes", "trainer.strategy", "trainer.log_every_n_steps", "trainer.profiler", "trainer.detect_anomaly",
-    "trainer.limit_test_batches", "logger", "callbacks.progress_bar", "callbacks.model_summary", "paths", "data.root",
+    "trainer.limit_test_batches", "logger", "callbacks.progress_bar", "callbacks.model_summary",
+    "callbacks.last_checkpoint", "callbacks.finite_loss", "paths", "data.root",
     "data.verify", "data.num_workers", "data.pin_memory", "data.persistent_workers", "data.eval_batch_size",
-    "train", "test", "ckpt_path", "tags", "task_name", "optimized_metric", "compile",
+    "train", "test", "test_tta", "ckpt_path", "trust", "tags", "task_name", "optimized_metric", "compile",
 )  # fmt: skip
+UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG, errno.EIO)
 HARDWARE = ("accelerator", "devices", "num_nodes", "strategy", "sync_batchnorm")
 
 
@@ -46,20 +52,24 @@ def folder_of(checkpoint: Path) -> Path | None:
     return run if checkpoint.parent.name == "checkpoints" and (run / "config.yaml").is_file() else None
 
 
+def may_change(key: str) -> bool:
+    return any(key == free or key.startswith(f"{free}.") for free in FREE)
+
+
 def resumed_config(saved: dict[str, Any], config: DictConfig, typed: Sequence[str]) -> DictConfig:
     """The saved config with what was typed and may change.
 
     Raises UserError, naming the key, for a typed override that would make it another experiment.
     """
     merged, typed_values = OmegaConf.create(copy.deepcopy(saved)), plain(config)
-    for key in ("paths", "ckpt_path", "train", "test"):
+    for key in ("paths", "ckpt_path", "train", "test", "trust"):
         merged[key] = config[key]
     for override in parse_overrides(typed):
         key = override.key_or_group
         if key == "trainer":
             for name in HARDWARE:
                 merged.trainer[name] = config.trainer[name]
-        elif key.startswith(FREE):
+        elif may_change(key):
             OmegaConf.update(merged, key, OmegaConf.select(config, key), merge=False, force_add=True)
         elif key in ("experiment", "debug"):
             refuse_changes(saved, typed_values, "")
@@ -76,7 +86,7 @@ def resumed_config(saved: dict[str, Any], config: DictConfig, typed: Sequence[st
 def refuse_changes(saved: dict[str, Any], typed: dict[str, Any], prefix: str) -> None:
     for key in [*typed, *(key for key in saved if key not in typed)]:
         name, value = prefix + key, typed.get(key)
-        if name.startswith(FREE) or name == "choices":
+        if may_change(name) or name == "choices":
             continue
         if isinstance(value, dict) and isinstance(saved.get(key), dict):
             refuse_changes(saved[key], value, name + ".")
@@ -85,3 +95,49 @@ def refuse_changes(saved: dict[str, Any], typed: dict[str, Any], prefix: str) ->
                 f"{name}={value}: the checkpoint's run has {saved.get(key)}; a resumed run can't change it. "
                 f"Leave it out, or start a new run without ckpt_path"
             )
+
+
+def how_to_go_on(folder: Path, overrides: Sequence[str]) -> str:
+    """For a run that has been stopped: the command that resumes it, from the directory where it was started."""
+    found = [path for path in (folder / "checkpoints" / name for name in ("last.ckpt", "best.ckpt")) if path.is_file()]
+    if not found:
+        return "No checkpoint had been written yet: start it again"
+    # All else is in the checkpoint's config, which is not asked what of one's own may be built (training/trust.py).
+    typed = [o for o in overrides if o.startswith(("test=", "paths.", "trust=")) or "_target_" in o]
+    return f"Go on with:\n  {command(f'ckpt_path={shown(found[0])}', *typed)}"
+
+
+def command(*arguments: str) -> str:
+    return shlex.join(["python", "-m", "cifar_lightning", *arguments])
+
+
+def shown(path: Path) -> Path:
+    """Relative to the current directory, where it is inside."""
+    return Path(os.path.relpath(path)) if path.is_relative_to(Path.cwd()) else path
+
+
+@contextmanager
+def disk_errors_explained(folder: Path) -> Iterator[None]:
+    """Turn what comes of a full disk or of a folder that may not be written any more into a UserError.
+
+    Libraries wrap the system's error, or fail again while they clear up after it.
+    """
+    try:
+        yield
+    except Exception as error:
+        cause: BaseException | None = error
+        while cause is not None and not is_of_disk(cause, folder):
+            cause = cause.__cause__ or cause.__context__
+        if isinstance(error, UserError) or not isinstance(cause, OSError):
+            raise
+        raise UserError(
+            f"can't write {cause.filename or folder}: {cause.strerror}. The checkpoints written so far are whole. "
+            f"Make room or mend the folder. {how_to_go_on(folder, [])}"
+        ) from error
+
+
+def is_of_disk(error: BaseException, folder: Path) -> bool:
+    """Whether the system refuses to write into the folder, as far as it says where."""
+    if not isinstance(error, OSError) or error.errno not in UNWRITABLE:
+        return False
+    return not error.filename or Path(error.filename).absolute().is_relative_to(folder.absolute())

@@ -1,31 +1,36 @@
 """python -m cifar_lightning.summarize DIR...: one table of many runs, seeds folded into mean ± deviation."""
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from rich.console import Console
 
 from cifar_lightning.errors import UserError
-from cifar_lightning.reporting.files import write_text
-from cifar_lightning.reporting.summary import load_runs, summarize
-from cifar_lightning.reporting.tables import rich_table
+from cifar_lightning.reporting.files import write_csv, write_text
+from cifar_lightning.reporting.summary import Summary, load_runs, summarize
+from cifar_lightning.reporting.tables import Row, markdown_table, rich_table
+from cifar_lightning.sweeps.state import SWEEP, Unfinished, unfinished
 
 DESCRIPTION = """\
 Summarise every run (metrics.json) below the given folders in one table.
 
 Runs that differ in nothing but the seed become one row: mean ± sample deviation
 (number of runs). Rows are sorted by validation accuracy where every run has one,
-else by name.
+else by name. Jobs of a sweep without a result are listed with the reason.
 """
 EXAMPLES = """\
 examples:
   python -m cifar_lightning.summarize logs
       one row for each setting among all runs below logs
-  python -m cifar_lightning.summarize logs/train/multiruns/* --by model,activation
-      one row for each combination of model and activation, everything else folded
+  python -m cifar_lightning.summarize logs/train/multiruns/NAME
+      a sweep: also writes summary.csv, summary.md and figures/ into its folder
+  python -m cifar_lightning.summarize logs --by model,activation --out compared
+      everything else folded; summary.csv, summary.md and figures/ in compared
   python -m cifar_lightning.summarize logs/classic --out RESULTS.md
-      the same table as Markdown, with hardware and versions beneath it
+      the table alone as Markdown, with hardware and versions beneath it
 
 exit code: 1 if there was no run, or a metrics.json that could not be used
 """
@@ -45,37 +50,97 @@ def parser() -> argparse.ArgumentParser:
         default="",
         help="group by these instead: a field of metrics.json (model, data, precision, ...) or an overridden key",
     )
-    result.add_argument("--out", metavar="FILE.md", help="also write the table as Markdown")
-    result.add_argument("--title", metavar="TEXT", help="a heading for FILE.md")
-    result.add_argument("--note", metavar="TEXT", action="append", default=[], help="a line of your own in FILE.md")
+    result.add_argument("--out", metavar="PATH", help="FILE.md for the table alone, a folder for all (see examples)")
+    result.add_argument("--title", metavar="TEXT", help="a heading for the Markdown")
+    result.add_argument("--note", metavar="TEXT", action="append", default=[], help="a line of your own beneath it")
     return result
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser().parse_args(argv)
     by = [key.strip() for key in arguments.by.split(",") if key.strip()]
+    heading = [f"# {arguments.title}\n"] if arguments.title else []
     try:
         runs, problems = load_runs(arguments.folders)
         for problem in problems:
             print(f"left out: {problem}", file=sys.stderr)
+        missing = [job for folder in arguments.folders for job in unfinished(Path(folder))]
         if not runs:
+            for job in missing:
+                print(f"without a result: {job.folder}: {job.reason}", file=sys.stderr)
             raise UserError(f"no run to summarise: no usable metrics.json below {', '.join(arguments.folders)}.")
         summary = summarize(runs, by)
-        # A pipe has no width, and a table squeezed into 80 columns can't be read.
-        console = Console(width=max(Console().width, 120) if sys.stdout.isatty() else 250, highlight=False)
-        console.print(rich_table(summary.rows))
-        for note in summary.notes:
-            console.print(note, markup=False, style="dim", soft_wrap=True)
-        if arguments.out:
-            heading = [f"# {arguments.title}\n"] if arguments.title else []
-            write_text(
-                arguments.out, "\n".join([*heading, *(f"{note}\n" for note in arguments.note), summary.markdown()])
-            )
-            console.print(f"Written to {arguments.out}", markup=False, soft_wrap=True)
+        console = show(summary, missing)
+        out = output(arguments.folders, arguments.out)
+        if out is not None:
+            text = "\n".join([*heading, *(f"{note}\n" for note in arguments.note), markdown(summary, missing)])
+            written = write(summary, text, out)
+            console.print(f"Written to {written}", markup=False, soft_wrap=True)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 1 if problems else 0
+
+
+def output(folders: Sequence[str], out: str | None) -> Path | None:
+    """Where to write: what was asked for, else into the folder of the one sweep that is summarised."""
+    if out is not None:
+        return Path(out)
+    return Path(folders[0]) if len(folders) == 1 and (Path(folders[0]) / SWEEP).exists() else None
+
+
+def summarize_sweep(folder: Path) -> None:
+    """Print the table of a sweep and write it, with its figures, into the sweep's folder."""
+    runs, _ = load_runs([folder])
+    missing = unfinished(folder)
+    if not runs:
+        if any(job.failed for job in missing):  # else it was a rehearsal, which leaves no results
+            write_text(folder / "summary.md", markdown(None, missing))
+        return
+    summary = summarize(runs)
+    console = show(summary, missing)
+    write(summary, markdown(summary, missing), folder)
+    shown = Path(os.path.relpath(folder)) if folder.is_relative_to(Path.cwd()) else folder
+    for path in [*sorted((shown / "figures").glob("*.png")), shown / "summary.csv", shown / "summary.md"]:
+        console.print(str(path), soft_wrap=True, highlight=False, markup=False)
+
+
+def show(summary: Summary, missing: Sequence[Unfinished]) -> Console:
+    # A pipe has no width, and a table squeezed into 80 columns can't be read.
+    console = Console(width=max(Console().width, 120) if sys.stdout.isatty() else 250, highlight=False)
+    console.print(rich_table(summary.rows))
+    if missing:
+        console.print(rich_table(missing_rows(missing), "Without a result"))
+    for note in summary.notes:
+        console.print(note, markup=False, style="dim", soft_wrap=True)
+    return console
+
+
+def missing_rows(missing: Sequence[Unfinished]) -> list[Row]:
+    return [{"job": job.folder.name, "why": f"failed: {job.reason}" if job.failed else job.reason} for job in missing]
+
+
+def markdown(summary: Summary | None, missing: Sequence[Unfinished]) -> str:
+    parts = [summary.markdown()] if summary else []
+    parts += [f"## Without a result\n\n{markdown_table(missing_rows(missing))}"] if missing else []
+    return "\n".join(parts)
+
+
+def write(summary: Summary, text: str, out: Path) -> str:
+    """Write the table as Markdown, and where `out` is a folder as CSV and figures, too; says what and where."""
+    if out.suffix and not out.is_dir():
+        write_text(out, text)
+        return str(out)
+    from cifar_lightning.reporting.comparison import csv_rows, entries  # NumPy and matplotlib take their time
+    from cifar_lightning.reporting.comparison_figures import comparison_figures
+    from cifar_lightning.reporting.figures import save_figure
+
+    compared = entries(summary)
+    write_text(out / "summary.md", text)
+    write_csv(out / "summary.csv", csv_rows(compared))
+    for name, figure in comparison_figures(compared).items():
+        save_figure(figure, out / "figures" / f"{name}.png")
+    return f"{out}: summary.csv, summary.md, figures"
 
 
 if __name__ == "__main__":

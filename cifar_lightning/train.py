@@ -2,12 +2,14 @@
 
 import logging
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import lightning as L
 import torch
 from lightning.pytorch.callbacks import Callback, EMAWeightAveraging, LearningRateMonitor, ModelCheckpoint
+from lightning.pytorch.loggers import Logger
 from lightning.pytorch.strategies import ParallelStrategy
 from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
@@ -19,26 +21,42 @@ from cifar_lightning.console import adopt_lightning_loggers, silence
 from cifar_lightning.data.datamodule import CIFAR10DataModule
 from cifar_lightning.errors import UserError
 from cifar_lightning.reporting.files import write_text
-from cifar_lightning.runs import resumed_config
+from cifar_lightning.runs import disk_errors_explained, how_to_go_on, resumed_config
 from cifar_lightning.training.checkpoint import read_checkpoint
 from cifar_lightning.training.classifier import ImageClassifier
 from cifar_lightning.training.history import History
+from cifar_lightning.training.interruption import Interruption, StopSignals
+from cifar_lightning.training.last_checkpoint import WholeFiles
+from cifar_lightning.training.loading import saved_config
+from cifar_lightning.training.memory import keep_freed_memory
 from cifar_lightning.training.precision import resolve_precision
+from cifar_lightning.training.profiling import NoProfiler
 from cifar_lightning.training.progress import ProgressBar
+from cifar_lightning.training.trust import check_resumable
 
 log = logging.getLogger(__name__)
 
 
-def run(config: DictConfig, overrides: list[str]) -> dict[str, Any]:
+def run(
+    config: DictConfig, overrides: list[str], *, show: bool = True, callbacks: Sequence[Callback] = ()
+) -> dict[str, Any]:
     """Fit, then test the best checkpoint; returns what metrics.json holds.
 
-    `overrides` are the command-line overrides, for the record and for what a resumed run may change.
-    Raises UserError for whatever the person can mend.
+    `overrides` are the command-line overrides, for the record and for what a resumed run may change; `show`: print the
+    result's tables and the paths of its figures; `callbacks`: objects that a config can't hold, beside its own.
+    Raises UserError for whatever the person can mend, Interrupted where SIGINT or SIGTERM ends it.
     """
+    folder = Path(config.paths.output_dir)
+    with StopSignals(lambda: how_to_go_on(folder, overrides)) as signals, disk_errors_explained(folder):
+        return fit_and_test(config, overrides, show, [*callbacks, Interruption(signals)])
+
+
+def fit_and_test(config: DictConfig, overrides: list[str], show: bool, callbacks: Sequence[Callback]) -> dict[str, Any]:
     adopt_lightning_loggers()
     if rank_zero_only.rank > 0:  # type: ignore[attr-defined]
         silence()
     torch.set_flush_denormal(True)  # tiny numbers would stall CPU arithmetic many times over
+    keep_freed_memory()
     config = prepared(config, overrides)
     folder = Path(config.paths.output_dir)
     rank_zero_only(write_text)(folder / "config.yaml", OmegaConf.to_yaml(config, resolve=True))
@@ -48,8 +66,10 @@ def run(config: DictConfig, overrides: list[str]) -> dict[str, Any]:
     datamodule.prepare_data()
     datamodule.setup()
     classifier = build_classifier(config, datamodule)
+    if config.train and config.ckpt_path is None:  # else the checkpoint has these weights
+        classifier.initialize_from(datamodule.train.images)
     history = History(folder / "history.csv", announce=bool(config.callbacks) and not sys.stdout.isatty())
-    trainer = build_trainer(config, history, datamodule)
+    trainer = build_trainer(config, history, datamodule, callbacks)
 
     checkpoint = config.ckpt_path
     if config.train:
@@ -66,18 +86,22 @@ def run(config: DictConfig, overrides: list[str]) -> dict[str, Any]:
     if trainer.is_global_zero and not config.trainer.fast_dev_run:
         drawn = results.draw(metrics, history, classifier, datamodule)
         results.write(folder, metrics, drawn, classifier, trainer)
-        results.show(metrics, folder)
+        if show:
+            results.show(metrics, folder)
     return metrics
 
 
 def prepared(config: DictConfig, overrides: list[str]) -> DictConfig:
     """The config of this run: the checkpoint's own where it goes on from one, and the choices that were made."""
     if config.ckpt_path is not None:
-        return resumed_config(read_checkpoint(config.ckpt_path)["cifar_lightning"]["config"], config, overrides)
+        resumed = resumed_config(saved_config(config.ckpt_path, config), config, overrides)
+        check_resumable(resumed)
+        return resumed
     if not config.train:
         raise UserError("train=false tests a checkpoint: name it with ckpt_path=…")
-    with open_dict(config):
-        config.choices = group_choices()
+    if "choices" not in config:  # from Python, where no job of Hydra's runs, `api.compose` has put them there
+        with open_dict(config):
+            config.choices = group_choices()
     return config
 
 
@@ -103,6 +127,8 @@ def build_classifier(config: DictConfig, datamodule: CIFAR10DataModule) -> Image
         optimizer=plain(config.optimizer),
         scheduler=plain(config.scheduler),
         label_smoothing=config.label_smoothing,
+        loss_reduction=config.loss_reduction,
+        test_tta=config.test_tta,
         mean=datamodule.mean,
         std=datamodule.std,
         class_names=datamodule.class_names,
@@ -112,12 +138,16 @@ def build_classifier(config: DictConfig, datamodule: CIFAR10DataModule) -> Image
     )
 
 
-def build_trainer(config: DictConfig, history: History, datamodule: CIFAR10DataModule) -> L.Trainer:
+def build_trainer(
+    config: DictConfig, history: History, datamodule: CIFAR10DataModule, more_callbacks: Sequence[Callback] = ()
+) -> L.Trainer:
     """Lightning's Trainer with the config's callbacks and loggers. Raises UserError for what it refuses."""
-    callbacks = [history, *build_callbacks(config, datamodule)]
-    loggers = [instantiate(plain(logger)) for logger in config.logger.values() if logger is not None]
+    callbacks = [history, *build_callbacks(config, datamodule), *more_callbacks]
+    loggers = [build_logger(config, plain(logger)) for logger in config.logger.values() if logger is not None]
     settings = plain(config.trainer)
+    settings["plugins"] = [*settings.get("plugins", []), WholeFiles()]
     settings["precision"] = resolve_precision(settings["precision"], settings["accelerator"])
+    settings["profiler"] = settings["profiler"] or NoProfiler()
     try:
         trainer = L.Trainer(
             **settings,
@@ -138,8 +168,26 @@ def build_trainer(config: DictConfig, history: History, datamodule: CIFAR10DataM
     return trainer
 
 
+def build_logger(config: DictConfig, settings: dict[str, Any]) -> Logger:
+    """Where a run goes on, its curves do so, too: without what the stopped one logged after its checkpoint."""
+    if config.train and config.ckpt_path is not None:
+        step = read_checkpoint(config.ckpt_path)["global_step"]
+        if settings["_target_"].endswith(".TensorBoardLogger"):
+            settings["purge_step"] = step
+        elif settings["_target_"].endswith(".CSVLogger"):  # it would write over the rows so far
+            settings["version"] = f"from_step_{step}"
+    logger = instantiate(settings)
+    if not isinstance(logger, Logger):
+        raise UserError(f"{settings.get('_target_')} makes no logger, but a {type(logger).__name__}")
+    return logger
+
+
 def build_callbacks(config: DictConfig, datamodule: CIFAR10DataModule) -> list[Callback]:
-    callbacks = [instantiate(plain(callback)) for callback in config.callbacks.values() if callback is not None]
+    built = {name: instantiate(plain(keys)) for name, keys in config.callbacks.items() if keys is not None}
+    for name, callback in built.items():
+        if not isinstance(callback, Callback):
+            raise UserError(f"callbacks.{name} is no callback: its _target_ made a {type(callback).__name__}")
+    callbacks = list(built.values())
     if not datamodule.has_validation:  # nothing to choose a best checkpoint by
         callbacks = [c for c in callbacks if not (isinstance(c, ModelCheckpoint) and c.monitor)]
     if not config.logger:  # Lightning refuses the monitor without one

@@ -4,6 +4,7 @@ Each rule says what a key admits; keys without a rule must keep the type that th
 """
 
 import difflib
+import math
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from cifar_lightning.config import compose, conf_dir, parse_overrides, plain
 from cifar_lightning.errors import UserError
@@ -37,11 +39,11 @@ def share(words: str = "a number from 0 to 1") -> Rule:
 
 
 def positive(words: str = "a number above 0") -> Rule:
-    return Rule(lambda v: type(v) in (int, float) and v > 0, words)
+    return Rule(lambda v: type(v) in (int, float) and 0 < v < math.inf, words)
 
 
 def not_negative() -> Rule:
-    return Rule(lambda v: type(v) in (int, float) and v >= 0, "a number of at least 0")
+    return Rule(lambda v: type(v) in (int, float) and 0 <= v < math.inf, "a number of at least 0")
 
 
 def choice(*values: Any) -> Rule:
@@ -59,7 +61,7 @@ COUNT_OR_SHARE = Rule(
 )
 INITS = (
     "default", "xavier_uniform", "xavier_normal", "kaiming_uniform", "kaiming_normal", "lecun_normal", "orthogonal",
-    "tutorial",
+    "dirac", "tutorial",
 )  # fmt: skip
 
 PRECISIONS = (
@@ -73,7 +75,13 @@ RULES: dict[str, Rule] = {
     "train": BOOLEAN,
     "test": BOOLEAN,
     "ckpt_path": optional(TEXT),
+    "trust": Rule(
+        lambda v: all(type(name) is str for name in v) if type(v) is list else type(v) is str,
+        "names of modules: my_models, or [my_models,more]",
+    ),
     "label_smoothing": Rule(lambda v: type(v) in (int, float) and 0 <= v < 1, "a number from 0 to below 1"),
+    "loss_reduction": choice("mean", "sum"),
+    "test_tta": choice("none", "flip", "flip_shift"),
     "ema_decay": optional(Rule(lambda v: type(v) is float and 0 < v < 1, "a number between 0 and 1")),
     "compile": BOOLEAN,
     "channels_last": BOOLEAN,
@@ -99,6 +107,10 @@ RULES: dict[str, Rule] = {
     "optimizer.weight_decay": not_negative(),
     "optimizer.momentum": not_negative(),
     "optimizer.decay_norms_and_biases": BOOLEAN,
+    "optimizer.ns_steps": integer(1),
+    "optimizer.sgd_lr": positive(),
+    "optimizer.sgd_momentum": not_negative(),
+    "optimizer.sgd_weight_decay": not_negative(),
     "scheduler.interval": choice("step", "epoch"),
     "scheduler.warmup_epochs": not_negative(),
     "scheduler.patience": integer(0),
@@ -124,6 +136,8 @@ RULES: dict[str, Rule] = {
     "trainer.sync_batchnorm": BOOLEAN,
     "trainer.profiler": optional(choice("simple", "advanced", "pytorch", "xla")),
 }
+ODD = (HydraException, OmegaConfBaseException, YAMLError, ValueError, TypeError, LookupError, RecursionError)
+SECRET = re.compile(r"(KEY|TOKEN|SECRET|PASS|PASSWORD|PASSWD|CREDENTIAL|AUTH|PRIVATE)S?(_|$)", re.IGNORECASE)
 # What can be split into a training and a validation part, known without reading it.
 TRAINING_IMAGES = {"cifar10": 50_000, "digits": 1_437}
 
@@ -134,6 +148,14 @@ def compose_checked(overrides: Sequence[str]) -> DictConfig:
     Raises UserError, naming the key and what it admits or the nearest name that exists.
     """
     try:
+        return _compose_checked(overrides)
+    except ODD as error:  # from depths, lengths or characters that none of the libraries expects
+        typed = ascii(" ".join(overrides))[1:-1]
+        raise UserError(f"can't read {typed[:100]}: {(str(error).splitlines() or ['?'])[0][:200]}") from error
+
+
+def _compose_checked(overrides: Sequence[str]) -> DictConfig:
+    try:
         parsed = parse_overrides(overrides)
     except OverrideParseException as error:
         raise UserError(f"can't read the override {error.override!r}: write key=value, or 'key=\"a b\"'") from None
@@ -141,8 +163,21 @@ def compose_checked(overrides: Sequence[str]) -> DictConfig:
         config = compose(overrides, return_hydra_config=True)
     except (HydraException, OmegaConfBaseException) as error:
         raise UserError(explain(error, parsed)) from error
+    check_secrets(config)
     check_values(config, parsed)
     return config
+
+
+def check_secrets(config: DictConfig) -> None:
+    """A config's values are written into the run's files; a variable that sounds like a secret must not be one."""
+    tree = plain_or_raw(config)
+    tree.pop("hydra", None)
+    for name in re.findall(r"oc\.env:\s*(\w+)", str(tree)):
+        if SECRET.search(name):
+            raise UserError(
+                f"${{oc.env:{name}}} would be written into config.yaml and every checkpoint: refused, as it sounds "
+                "like a secret. Loggers read their keys from the environment themselves"
+            )
 
 
 def explain(error: Exception, overrides: Sequence[Override]) -> str:
@@ -158,12 +193,17 @@ def explain(error: Exception, overrides: Sequence[Override]) -> str:
     unknown = re.search(r"Could not override '([^']+)'", str(error))
     if unknown:
         return unknown_key(unknown.group(1), overrides)
-    return " ".join(str(error).split())
+    if str(error).startswith("Error merging override") and error.__cause__:
+        return f"{error}: {str(error.__cause__).splitlines()[0]}"
+    # Hydra wraps some errors, such as a config file's, in one without a text.
+    return " ".join((str(error).strip() or str(error.__cause__)).split())
 
 
 def unknown_key(key: str, overrides: Sequence[Override]) -> str:
+    if key == "hparams_search":
+        return "hparams_search belongs to a command of its own: python -m cifar_lightning.search hparams_search=…"
     groups = [o.input_line for o in overrides if is_group(o.key_or_group) and o.input_line]
-    keys = all_keys(plain_or_raw(compose(groups)))
+    keys = all_keys(plain_or_raw(compose(groups, return_hydra_config=key.startswith("hydra."))))
     parent = key.rpartition(".")[0]
     siblings = [k for k in keys if k.rpartition(".")[0] == parent] if parent else [k for k in keys if "." not in k]
     return f"there is no key {key} (to add one of your own: +{key}=…){nearest(key, siblings or keys)}"
@@ -180,9 +220,9 @@ def is_group(name: str) -> bool:
     return (conf_dir() / name).is_dir() or name == "hydra.searchpath"
 
 
-def choices(group: str) -> list[str]:
-    """The files of a group, those in sub-folders as `folder/file`."""
-    folder = conf_dir() / group
+def choices(group: str, root: Path | None = None) -> list[str]:
+    """The files of a group, those in sub-folders as `folder/file`. `root`: another folder of groups than ours."""
+    folder = (root or conf_dir()) / group
     return sorted(str(p.relative_to(folder).with_suffix("")) for p in Path(folder).rglob("*.yaml"))
 
 
@@ -221,7 +261,8 @@ def check_values(config: DictConfig, overrides: Sequence[Override]) -> None:
 
 def check_types(config: DictConfig, overrides: Sequence[Override]) -> None:
     """A typed value keeps the type that its file gives it; what was added with `+` is the person's own."""
-    values = [o for o in overrides if not is_group(o.key_or_group)]
+    # Hydra checks its own part; what is in there may be known to a job only, like its number.
+    values = [o for o in overrides if not is_group(o.key_or_group) and not o.key_or_group.startswith("hydra.")]
     if not values:
         return
     original = compose([o.input_line for o in overrides if o not in values and o.input_line])

@@ -1,12 +1,21 @@
-"""What a program or a notebook does with a checkpoint."""
+"""What a program or a notebook does: compose, train, sweep, and use a checkpoint."""
 
+import json
+import logging
+import os
+import signal
+from pathlib import Path
+
+import lightning as L
 import numpy as np
 import pytest
 import torch
 from checkpoints import write_checkpoint
+from omegaconf import OmegaConf
+from omegaconf.errors import ReadonlyConfigError
 from PIL import Image
 
-from cifar_lightning.api import Predictions, load
+from cifar_lightning.api import Predictions, compare, compose, load, load_data, sweep, train, untrained
 from cifar_lightning.data.digits import load_digits
 from cifar_lightning.errors import UserError
 
@@ -81,3 +90,167 @@ def test_class_names_that_are_not_the_networks_are_noticed(tmp_path):
     path = write_checkpoint(tmp_path / "a.ckpt", class_names=("cat", "dog"))
     with pytest.raises(UserError, match="10 numbers for 2 classes"):
         load(path, accelerator="cpu").predict(IMAGES)
+
+
+SMALL = ["data=digits", "model=cnn2", "trainer.max_epochs=1", "trainer.limit_train_batches=4", "logger=none"]
+QUICK = [*SMALL, "test=false", "callbacks.model_summary=null"]  # fewer figures
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_a_config_can_not_be_changed_past_the_record():
+    config = compose(SMALL)
+    with pytest.raises(ReadonlyConfigError):
+        config.optimizer.lr = 1.0
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["model=cnn22"], "model=cnn22: there is no such choice; did you mean cnn2"),
+        (["optimizer.lr=-1"], "optimizer.lr=-1: must be a number above 0"),
+        (["hydra.run.dir=there"], r"hydra.run.dir=there: .*output_dir"),
+        (["seed="], "seed=: must be an integer"),
+        (["model"], "can't read the override 'model'"),
+    ],
+)
+def test_a_mistake_is_explained_as_on_the_command_line(overrides, message):
+    with pytest.raises(UserError, match=message):
+        compose(overrides)
+
+
+def test_training_does_what_the_command_does(command, here):
+    typed = [*SMALL, "seed=3", "activation=tanh", "callbacks.model_summary=null"]
+    assert command(*typed).code == 0
+    (folder,) = command.runs()
+    result = train(compose(typed))
+    assert result.folder.parent == folder.parent
+    assert result.folder.name.split("_data=")[1] == folder.name.split("_data=")[1]
+    assert {p.name for p in result.folder.iterdir()} == {p.name for p in folder.iterdir()} - {".hydra"}
+
+    expected, metrics = (json.loads((f / "metrics.json").read_text()) for f in (folder, result.folder))
+    for changing in ("date", "train_seconds", "images_per_second"):
+        del expected[changing], metrics[changing]
+    assert metrics == expected
+    assert [row["val/acc"] for row in result.history] == [expected["val/acc"]]
+
+    of_command, config = (without_folder(f) for f in (folder, result.folder))
+    assert {name: of_command["choices"].pop(name) for name in [*of_command["choices"]] if name.startswith("hydra")}
+    assert {name: config["choices"].pop(name) for name in [*config["choices"]] if name.startswith("hydra")}
+    assert config == of_command
+
+
+def without_folder(folder):
+    text = (folder / "config.yaml").read_text().replace(folder.name, "FOLDER")
+    return OmegaConf.to_container(OmegaConf.create(text))
+
+
+def test_a_second_training_has_its_own_folder_and_the_same_result_and_can_be_quiet(here, capsys, monkeypatch):
+    monkeypatch.setattr(logging.getLogger(), "handlers", [])  # as in a notebook: pytest has set up its own
+    config = compose(QUICK)
+    first = train(config)
+    assert "epoch 1/1  train" in capsys.readouterr().out
+    assert logging.getLogger().handlers == []
+    second = train(config, quiet=True)
+    assert capsys.readouterr().out == ""
+    assert first.folder != second.folder
+    assert first.metrics["val/loss"] == second.metrics["val/loss"]
+    for result in (first, second):
+        assert "epoch 1/1  train" in (result.folder / "cifar_lightning.log").read_text()
+
+
+def test_a_run_goes_on_in_its_own_folder(here):
+    first = train(compose(QUICK, output_dir="my/run"))
+    assert first.folder == here / "my" / "run"
+    more = train(compose([f"ckpt_path={first.folder}/checkpoints/last.ckpt", "trainer.max_epochs=2"]))
+    assert more.folder == first.folder
+    assert [row["epoch"] for row in more.history] == [0, 1]
+    assert more.history[0] == first.history[0]
+
+
+def test_an_interrupted_training_ends_in_a_way_that_a_notebook_survives(here):
+    class Press(L.Callback):
+        def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+            if batch_idx == 1:
+                os.kill(os.getpid(), signal.SIGINT)
+
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt, match="SIGINT"):
+        train(compose(SMALL, output_dir="run"), callbacks=[Press()], quiet=True)
+    assert signal.getsignal(signal.SIGINT) is before
+    assert (here / "run" / "checkpoints" / "last.ckpt").exists()
+
+
+def test_a_run_is_used_by_its_folder(here):
+    result = train(compose([*SMALL, "trainer.precision=32-true"]))
+    classifier, data = load(result.folder, accelerator="cpu"), load_data(compose(SMALL))
+    right = classifier.predict(data.test.images).classes == data.test.labels
+    assert right.double().mean().item() == pytest.approx(result.metrics["test/acc"])
+    assert torch.equal(load_data(classifier.config).val.images, data.val.images)
+
+
+def test_an_untrained_classifier_has_the_weights_that_training_begins_with(here):
+    class Keep(L.Callback):
+        def on_train_start(self, trainer, pl_module):
+            self.weights = {key: value.clone() for key, value in pl_module.network.state_dict().items()}
+
+    keep, config = Keep(), compose([*QUICK, "seed=5"])
+    train(config, callbacks=[keep], quiet=True)
+    before = torch.get_rng_state()
+    weights = untrained(config, load_data(config)).module.network.state_dict()
+    assert torch.equal(torch.get_rng_state(), before)
+    assert all(torch.equal(weights[key], value) for key, value in keep.weights.items())
+
+
+@pytest.mark.parametrize("activations", [["relu"], pytest.param(["relu", "tanh"], marks=pytest.mark.slow)])
+def test_a_sweep_trains_each_combination_and_leaves_its_summary(here, capsys, activations):
+    small = [*SMALL, "callbacks=none", "test=false"]
+    results = sweep([*small, f"activation={','.join(activations)}", "seed=1,2"], output_dir="sweep")
+    told = [tuple(r.metrics["overrides"][-2:]) for r in results]
+    assert told == [(f"activation={a}", f"seed={seed}") for a in activations for seed in (1, 2)]
+    assert len({r.folder for r in results}) == len(told)
+    assert {r.folder.parent for r in results} == {here / "sweep"}
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == [f"{i + 1}/{len(told)}" for i in range(len(told))]
+    assert all(seed in line for (_, seed), line in zip(told, lines, strict=True))
+    summary = compare(results, by=["activation"])
+    assert sorted(row["activation"] for row in summary.rows) == activations
+    assert all(row["validation"].endswith("(2)") for row in summary.rows)
+    assert (here / "sweep" / "summary.csv").read_text().count("\n") == 1 + len(activations)
+
+
+def test_a_sweep_is_checked_before_its_first_run(here):
+    with pytest.raises(UserError, match="did you mean tanh"):
+        sweep([*SMALL, "activation=relu,tanhh"])
+    with pytest.raises(UserError, match="finds nothing"):
+        sweep([*SMALL, "activation=glob(x*)"])
+    assert not list(here.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ([*SMALL, "trainer=ddp_sim"], "one process"),
+        (["train=false"], "name it with ckpt_path"),
+        (["ckpt_path=nowhere.ckpt"], "no such file"),
+        ([*SMALL, "data.batch_size=1140", "data.val_size=0.3"], "batch_size"),
+    ],
+)
+def test_what_can_not_be_trained_is_explained(here, overrides, message):
+    with pytest.raises(UserError, match=message):
+        train(compose(overrides))
+
+
+def test_a_folder_that_can_not_be_made_is_explained(here):
+    Path("logs").write_text("in the way")
+    with pytest.raises(UserError, match="can't make the folder"):
+        train(compose(SMALL))
+
+
+def test_a_config_from_elsewhere_is_refused(here):
+    with pytest.raises(UserError, match=r"api\.compose"):
+        train(OmegaConf.create({"model": {}}))

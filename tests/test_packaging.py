@@ -44,6 +44,9 @@ def test_wheel_and_sdist_hold_every_config_and_the_digits(built):
     names = set(zipfile.ZipFile(wheel).namelist())
     assert {f"cifar_lightning/{name}" for name in configs} <= names
     assert "cifar_lightning/data/digits.npz" in names
+    templates = {str(path.relative_to(ROOT)) for path in (ROOT / "cifar_lightning/reporting/templates").iterdir()}
+    assert templates
+    assert templates <= names
     assert not any(name.startswith(("tests/", "data/", "logs/")) for name in names)
     (sdist,) = built.glob("*.tar.gz")
     with tarfile.open(sdist) as archive:

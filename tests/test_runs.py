@@ -1,11 +1,13 @@
+import errno
 import os
+import shlex
 from pathlib import Path
 
 import pytest
 
 from cifar_lightning.config import compose, plain
 from cifar_lightning.errors import UserError
-from cifar_lightning.runs import checkpoint_to_resume, resumed_config
+from cifar_lightning.runs import checkpoint_to_resume, disk_errors_explained, how_to_go_on, resumed_config
 
 SAVED = ["data=digits", "model=cnn2", "optimizer.lr=0.02", "paths.output_dir=here"]
 
@@ -30,6 +32,7 @@ def test_the_saved_config_wins():
         ("logger=csv", "logger.csv.name", "csv"),
         ("data.eval_batch_size=7", "data.eval_batch_size", 7),
         ("tags=[again]", "tags", ["again"]),
+        ("callbacks.last_checkpoint.every_minutes=1", "callbacks.last_checkpoint.every_minutes", 1),
     ],
 )
 def test_what_cannot_falsify_the_run_may_change(typed, key, value):
@@ -47,6 +50,8 @@ def test_what_cannot_falsify_the_run_may_change(typed, key, value):
         (["model=cnn4"], "model.channels"),
         (["data=digits", "data.batch_size=7"], "data.batch_size"),
         (["augmentation=flip"], "augmentation"),
+        (["trainer.gradient_clip_val=1.0"], "trainer.gradient_clip_val"),
+        (["trainer.accumulate_grad_batches=2"], "trainer.accumulate_grad_batches"),
     ],
 )
 def test_what_would_make_it_another_experiment_is_refused_by_name(typed, key):
@@ -84,3 +89,45 @@ def test_last_is_the_newest_unfinished_run_of_the_task(tmp_path):
 def test_no_unfinished_run_is_an_error(tmp_path):
     with pytest.raises(UserError, match="no unfinished run"):
         checkpoint_to_resume(compose([f"paths.log_dir={tmp_path}", "ckpt_path=last"]))
+
+
+def test_the_command_to_go_on_with_survives_a_shell(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "runs of today" / "2026-01-01_model=cnn2,it's"
+    checkpoint = make_run(folder, finished=False, age=0)
+    first, command = how_to_go_on(folder, ["model=cnn2", "test=false", "paths.log_dir=there"]).splitlines()
+    assert first == "Go on with:"
+    typed = f"ckpt_path={checkpoint.relative_to(tmp_path)}"
+    assert shlex.split(command) == ["python", "-m", "cifar_lightning", typed, "test=false", "paths.log_dir=there"]
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
+    assert str(checkpoint) in shlex.split(how_to_go_on(folder, []))[-1]
+
+
+def raised(number, filename=None):
+    """A disk's error as a library passes it on."""
+    try:
+        raise OSError(number, os.strerror(number), filename)
+    except OSError as cause:
+        error = ValueError("you tried to log something strange")
+        error.__cause__ = cause
+        return error
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EDQUOT])
+@pytest.mark.parametrize("name", [None, "last.ckpt"])
+def test_what_a_disk_refuses_is_told_in_its_words(tmp_path, number, name):
+    filename = name and str(tmp_path / name)
+    with pytest.raises(UserError) as ending, disk_errors_explained(tmp_path):
+        raise raised(number, filename)
+    assert str(ending.value).startswith(f"can't write {filename or tmp_path}: {os.strerror(number)}. The checkpoints")
+
+
+@pytest.mark.parametrize(
+    "error", [ValueError("mine"), raised(errno.ENOENT), raised(errno.EACCES, "/data/batch_1"), UserError("mine")]
+)
+def test_other_errors_stay_what_they_are(tmp_path, error):
+    with pytest.raises(type(error)) as ending, disk_errors_explained(tmp_path):
+        raise error
+    assert ending.value is error

@@ -102,3 +102,22 @@ def test_title_and_notes_stand_above_the_table(logs, capsys):
     assert main(["logs", "--out", "RESULTS.md", "--title", "Recipes", "--note", "One.", "--note", "Two."]) == 0
     text = Path("RESULTS.md").read_text()
     assert text.startswith("# Recipes\n\nOne.\n\nTwo.\n\n| ")
+
+
+def test_a_folder_gets_the_table_as_csv_and_markdown_and_the_figures(logs, capsys):
+    assert main(["logs", "--out", "compared"]) == 0
+    assert capsys.readouterr().out.endswith("Written to compared: summary.csv, summary.md, figures\n")
+    assert "activation=tanh" in Path("compared/summary.md").read_text()
+    assert Path("compared/summary.csv").read_text().startswith("activation,n,seeds,")
+    assert {path.name for path in Path("compared/figures").iterdir()} == {"accuracy.png", "accuracy_and_time.png"}
+    assert not list(logs.glob("*.md"))
+
+
+def test_a_sweep_is_summarised_in_its_own_folder_with_what_has_no_result(logs, capsys):
+    (logs / "multirun.yaml").touch()
+    (logs / "elu_1" / ".hydra").mkdir(parents=True)
+    (logs / "elu_1" / "failure.json").write_text('{"reason": "no memory"}')
+    assert main(["logs"]) == 0
+    assert "failed: no memory" in capsys.readouterr().out
+    assert "| elu_1 | failed: no memory |" in (logs / "summary.md").read_text()
+    assert (logs / "figures" / "accuracy.png").exists()

@@ -81,7 +81,7 @@ def test_the_default_and_every_choice_of_every_group_pass():
 
 def test_every_rule_is_about_a_key_that_some_choice_has():
     known = set()
-    for overrides in ([], ["scheduler=cosine"], ["scheduler=plateau"], ["model=torchvision"]):
+    for overrides in ([], ["scheduler=cosine"], ["scheduler=plateau"], ["model=torchvision"], ["optimizer=muon"]):
         known |= set(all_keys(plain_or_raw(compose_checked(overrides))))
     assert set(RULES) <= known
 

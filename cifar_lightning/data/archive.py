@@ -7,9 +7,9 @@ import shutil
 import tarfile
 import zlib
 from pathlib import Path, PurePosixPath
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from cifar_lightning.data.pickles import LARGEST_FILE
+from cifar_lightning.data.unpickling import LARGEST_FILE
 from cifar_lightning.errors import UserError
 
 ARCHIVE = "cifar-10-python.tar.gz"
@@ -17,6 +17,8 @@ FOLDER = "cifar-10-batches-py"
 TRAIN = tuple(f"data_batch_{i}" for i in range(1, 6))
 TEST = "test_batch"
 META = "batches.meta"
+MOST_MEMBERS = 1_000  # the official archive has 9
+LARGEST_READ = 1 << 22
 
 
 class Sum(NamedTuple):
@@ -63,13 +65,36 @@ def unpack(archive: Path, folder: Path) -> None:
         shutil.rmtree(scratch, ignore_errors=True)
 
 
+class _Bounded:
+    """The unpacked bytes of an archive: an end to them, and to what is read at once (a header may claim any length)."""
+
+    def __init__(self, file: gzip.GzipFile) -> None:
+        self._file, self.tell = file, file.tell
+
+    def read(self, n: int) -> bytes:
+        if n > LARGEST_READ or self.tell() + n > LARGEST_FILE:
+            raise tarfile.ReadError("it holds more than CIFAR-10 does")
+        return self._file.read(n)
+
+    def seek(self, position: int) -> int:
+        if position > LARGEST_FILE:
+            raise tarfile.ReadError("it holds more than CIFAR-10 does")
+        return self._file.seek(position)
+
+
+def _bounded(file: gzip.GzipFile) -> Any:
+    return _Bounded(file)  # all that tarfile asks of a file, if not all that its type does
+
+
 def _unpack_known(archive: Path, target: Path) -> None:
-    with tarfile.open(archive, "r:gz") as tar:
-        for member in tar:
+    with gzip.open(archive) as unpacked, tarfile.open(fileobj=_bounded(unpacked), mode="r:") as tar:
+        for n, member in enumerate(tar):
+            if n == MOST_MEMBERS:
+                raise UserError(f"{archive} holds more than {MOST_MEMBERS:,} members: refused. {_mend(archive)}")
             path = PurePosixPath(member.name)
             if path.is_absolute() or ".." in path.parts or "\\" in member.name or ":" in member.name:
                 raise UserError(f"{archive} holds {member.name!r}, which leaves the folder: refused. {_mend(archive)}")
-            if not (member.isreg() or member.isdir()):
+            if not (member.isreg() or member.isdir()) or member.issparse():  # sparse: gigabytes of holes
                 raise UserError(f"{archive} holds {member.name!r}, a link or a device: refused. {_mend(archive)}")
             if path.parent != PurePosixPath(FOLDER) or path.name not in OFFICIAL_FILES or not member.isreg():
                 continue

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cifar_lightning.data.loader import Batch, Split, TrainingLoader, epoch_generator
+from cifar_lightning.data.loader import Batch, Split, TrainingLoader, epoch_generator, run_generator
 
 Parameters = Tensor | tuple[Tensor, ...]
 
@@ -20,7 +20,10 @@ CHUNK = 2_000
 class Augmentation(Protocol):
     """Per-image randomness as values: `draw` makes them, `apply` is a function of images and them.
 
-    One that mixes the images of a batch also has `apply_labels(targets float [B, K], parameters) -> targets`.
+    One that mixes the images of a batch also has `apply_labels(targets float [B, K], parameters) -> targets`. One that
+    goes on from epoch to epoch has `draw_by_image(n, generator, epoch) -> parameters` too, which is asked in the place
+    of `draw`: it gives the draws of the images in the data set's order, from a generator that is new in every epoch
+    but always the same.
     """
 
     def draw(self, n: int, generator: torch.Generator) -> Parameters: ...
@@ -70,9 +73,16 @@ class DeviceLoader(TrainingLoader):
         """Image indices and every transform's draws for this process's positions of the epoch."""
         generator = epoch_generator(self.seed, epoch)
         order = self.order(generator)
-        draws = [transform.draw(len(order), generator) for transform in self.transforms]
+        draws = [self._draw(transform, epoch, order, generator) for transform in self.transforms]
         mine = torch.cat([torch.arange(*self.bounds(batch)) for batch in range(len(self))])
         return order[mine].to(self.device), [_to(_rows(drawn, mine), self.device) for drawn in draws]
+
+    def _draw(self, transform: Augmentation, epoch: int, order: Tensor, generator: torch.Generator) -> Parameters:
+        """A transform's draws by position in the epoch."""
+        draw_by_image = getattr(transform, "draw_by_image", None)
+        if draw_by_image is None:
+            return transform.draw(len(order), generator)
+        return _rows(draw_by_image(len(order), run_generator(self.seed), epoch), order)
 
     def _mix(self, batch: Batch, mixing: int, draws: list[Parameters], rows: slice) -> Batch:
         images, targets = batch[0], F.one_hot(batch[1], self.num_classes).float()

@@ -56,6 +56,8 @@ def read_image(path: str | Path, *, fit: str = "crop", background: str = "white"
     Raises UnreadableImage for a file that is no image, damaged, or of more than MOST_PIXELS.
     """
     path = Path(path)
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise UnreadableImage(path, "no ordinary file")  # a pipe would be waited for, a device has no end
     try:
         with warnings.catch_warnings(action="ignore"), Image.open(path, formats=FORMATS) as image:
             if image.width * image.height > MOST_PIXELS:

@@ -30,7 +30,16 @@ class Split:
 
 def epoch_generator(seed: int, epoch: int) -> torch.Generator:
     """A CPU generator that depends on nothing but (seed, epoch): any epoch can be repeated without those before it."""
-    state = np.random.SeedSequence([seed, epoch]).generate_state(1, np.uint64)
+    return _generator(seed, epoch)
+
+
+def run_generator(seed: int) -> torch.Generator:
+    """A CPU generator for what holds for all epochs, unlike those of the epochs."""
+    return _generator(seed, 0, 1)  # [seed] alone would be [seed, 0], the first epoch's
+
+
+def _generator(*entropy: int) -> torch.Generator:
+    state = np.random.SeedSequence(entropy).generate_state(1, np.uint64)
     return torch.Generator().manual_seed(int(state[0]))
 
 

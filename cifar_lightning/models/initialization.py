@@ -1,8 +1,9 @@
 """Initialisation of weights by name.
 
 Xavier: Glorot and Bengio 2010. Kaiming: He et al. 2015 (arXiv 1502.01852), fan-in and the gain of ReLU. LeCun: fan-in
-and gain 1, what SELU wants (Klambauer et al. 2017). Orthogonal: Saxe et al. 2014. All but `default` and `tutorial` set
-biases to 0 and leave norms at weight 1, bias 0.
+and gain 1, what SELU wants (Klambauer et al. 2017). Orthogonal: Saxe et al. 2014. Dirac: torch's weights, but the first
+filters of a convolution pass its input channels on (Zagoruyko and Komodakis 2017, arXiv 1706.00388). All but `default`
+and `tutorial` set biases to 0 and leave norms at weight 1, bias 0.
 """
 
 import difflib
@@ -14,6 +15,13 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from cifar_lightning.errors import UserError
 
+
+def _dirac(weight: Tensor) -> Tensor:
+    if weight.ndim > 2:  # torch's own zeroes what is beyond the first filters: they would stay alike in training
+        nn.init.dirac_(weight.detach()[: weight.shape[1]])
+    return weight
+
+
 _WEIGHTS: dict[str, Callable[[Tensor], Tensor]] = {
     "xavier_uniform": nn.init.xavier_uniform_,
     "xavier_normal": nn.init.xavier_normal_,
@@ -21,6 +29,7 @@ _WEIGHTS: dict[str, Callable[[Tensor], Tensor]] = {
     "kaiming_normal": partial(nn.init.kaiming_normal_, nonlinearity="relu"),
     "lecun_normal": partial(nn.init.kaiming_normal_, nonlinearity="linear"),
     "orthogonal": nn.init.orthogonal_,
+    "dirac": _dirac,
 }
 INITS = ("default", *_WEIGHTS, "tutorial")
 

@@ -62,10 +62,12 @@ class Run:
 
 @dataclass(frozen=True)
 class Summary:
-    """Rows for a table and the lines beneath it."""
+    """Rows for a table, the lines beneath it, and the runs and the name of each row."""
 
     rows: list[Row]
     notes: list[str]
+    groups: list[list[Run]]
+    names: list[str]
 
     def markdown(self) -> str:
         return markdown_table(self.rows) + "".join(f"\n{note}\n" for note in self.notes)
@@ -128,7 +130,9 @@ def summarize(runs: Sequence[Run], by: Sequence[str] = ()) -> Summary:
     order = sorted(range(len(rows)), key=_ranking(groups, rows))
     empty = {column for column in rows[0] if all(row[column] == NOTHING for row in rows)}
     rows = [{column: text for column, text in rows[i].items() if column not in empty} for i in order]
-    return Summary(rows, _notes(kept, len(runs), common, environments))
+    names = [", ".join(_value(g[0], key) for key in by) if by else _name(g[0], common) for g in groups]
+    notes = _notes(kept, len(runs), common, environments)
+    return Summary(rows, notes, [groups[i] for i in order], [names[i] for i in order])
 
 
 def newest_of_each_seed(runs: Iterable[Run]) -> list[Run]:

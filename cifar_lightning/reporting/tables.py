@@ -37,6 +37,7 @@ def result_rows(metrics: Mapping[str, Any]) -> list[Row]:
     """List what a person wants to know of one run; what the run has no value for is left out."""
     rows = [
         ("test accuracy", percent(metrics.get("test/acc"))),
+        ("test accuracy without TTA", percent(metrics.get("test/acc_without_tta"))),
         ("test accuracy, top 5", percent(metrics.get("test/top5"))),
         ("test loss", number(metrics.get("test/loss"), 4)),
         ("calibration error (ECE)", percent(metrics.get("test/ece"))),
@@ -91,7 +92,7 @@ def rich_table(rows: Sequence[Row], title: str | None = None) -> Table:
     """Make a table for the terminal: columns of numbers to the right, everything else to the left."""
     table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for column in _columns(rows):
-        right = _is_numeric(rows, column)
+        right = is_numeric(rows, column)
         # A narrow terminal folds titles between words, and texts, but no numbers.
         width = max(map(len, [*column.split(), *(row.get(column, "") for row in rows)])) if right else None
         table.add_column(Text(column), justify="right" if right else "left", overflow="fold", min_width=width)
@@ -106,7 +107,7 @@ def markdown_table(rows: Sequence[Row]) -> str:
     columns = _columns(rows)
     cells = [[_escaped(text) for text in line] for line in [columns, *([r.get(c, "") for c in columns] for r in rows)]]
     widths = [max(3, *(len(line[i]) for line in cells)) for i in range(len(columns))]
-    right = [_is_numeric(rows, column) for column in columns]
+    right = [is_numeric(rows, column) for column in columns]
 
     def joined(line: Sequence[str]) -> str:
         padded = (t.rjust(w) if r else t.ljust(w) for t, w, r in zip(line, widths, right, strict=True))
@@ -120,7 +121,7 @@ def _columns(rows: Sequence[Row]) -> list[str]:
     return list(dict.fromkeys(column for row in rows for column in row))
 
 
-def _is_numeric(rows: Sequence[Row], column: str) -> bool:
+def is_numeric(rows: Sequence[Row], column: str) -> bool:
     texts = [row.get(column, "") for row in rows]
     # A number, and behind it at most a deviation, a count and a unit: "70.31 %", "59.0 ± 0.4 (3)", "5:01 min".
     pattern = r"[-+]?\d[\d.,:e+-]*( ± [\d.]+)?( \(\d+\))?( (%|s|min|h))?"

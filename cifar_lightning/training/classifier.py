@@ -1,5 +1,6 @@
 """The one LightningModule: whatever network it is given, it trains, validates and tests it the same way."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,9 +11,13 @@ from torch.nn.functional import cross_entropy
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from cifar_lightning.errors import UserError
+from cifar_lightning.training import resuming
 from cifar_lightning.training.metrics import Sums, test_metrics
 from cifar_lightning.training.optimizers import build_optimizer
 from cifar_lightning.training.schedules import build_schedule
+from cifar_lightning.training.tta import views
+
+INITIALIZED_FROM = 5_000  # training images, for what a network computes from data
 
 
 class ImageClassifier(L.LightningModule):
@@ -23,7 +28,10 @@ class ImageClassifier(L.LightningModule):
     `config` is the run's whole config in plain containers, kept in its checkpoints.
 
     A network may offer `weighted_heads(images) -> [(weight, logits), …]`, main head first: what enters the
-    training loss in the place of its output.
+    training loss in the place of its output; and `initialize_from(images)`, normalised: weights computed from data.
+
+    `loss_reduction`: what the optimizer gets, the mean or the sum over the images of a batch (logged is the mean).
+    `test_tta`: the views that a test averages over (see tta.py).
     """
 
     def __init__(
@@ -37,6 +45,8 @@ class ImageClassifier(L.LightningModule):
         class_names: Sequence[str],
         config: dict[str, Any],
         label_smoothing: float = 0.0,
+        loss_reduction: str = "mean",
+        test_tta: str = "none",
         compile: bool = False,
         channels_last: bool = True,
     ) -> None:
@@ -44,7 +54,7 @@ class ImageClassifier(L.LightningModule):
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
         self.network = network.to(memory_format=self.memory_format)
         self.optimizer_config, self.scheduler_config = dict(optimizer), dict(scheduler)
-        self.label_smoothing = label_smoothing
+        self.label_smoothing, self.loss_reduction, self.test_tta = label_smoothing, loss_reduction, test_tta
         self.class_names = tuple(class_names)
         self.config = config
         self.mean, self.std = tuple(map(float, mean)), tuple(map(float, std))
@@ -52,8 +62,10 @@ class ImageClassifier(L.LightningModule):
         self._scale = 1 / torch.tensor(self.std)[:, None, None]
         self._shift = -torch.tensor(self.mean)[:, None, None] * self._scale
         self._byte_scale = self._scale / 255
-        self._val_means: dict[str, Tensor] = {}  # of the latest validation
+        self.val_sums: Sums | None = None  # while a validation goes on
+        self.val_means: dict[str, Tensor] = {}  # of the latest validation
         self.test_logits = torch.empty(0, len(class_names))  # filled by a test
+        self.plain_test_logits = self.test_logits  # without test-time augmentation
         self.test_labels = torch.empty(0, dtype=torch.int64)
         self._resume: dict[str, Any] | None = None
         if compile:
@@ -65,6 +77,19 @@ class ImageClassifier(L.LightningModule):
         super()._apply(fn, *args, **kwargs)
         self._scale, self._shift, self._byte_scale = fn(self._scale), fn(self._shift), fn(self._byte_scale)
         return self
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        # Lightning notes the name of each hook that it calls in an attribute, 40 times a step. nn.Module would look
+        # every time whether it is a parameter, buffer or module.
+        if name in self.__dict__ and (value is None or isinstance(value, str)):
+            self.__dict__[name] = value
+        else:
+            super().__setattr__(name, value)
+
+    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
+        if isinstance(batch, tuple) and all(part.device == device for part in batch):  # as the device pipeline's are
+            return batch
+        return super().transfer_batch_to_device(batch, device, dataloader_idx)
 
     def normalized(self, images: Tensor) -> Tensor:
         """Images uint8, or floating point in [0, 1], as the network wants them."""
@@ -79,23 +104,41 @@ class ImageClassifier(L.LightningModule):
 
     # Training
 
+    def initialize_from(self, images: Tensor) -> None:
+        """Let the network compute what it computes from training images (uint8 [N, 3, H, W]), if anything."""
+        if hasattr(self.network, "initialize_from"):
+            self.network.initialize_from(self.normalized(images[:INITIALIZED_FROM]))  # type: ignore[operator]
+
     def on_train_start(self) -> None:
-        self.train_sums, self._val_means = Sums(self.device), {}
+        self.train_sums, self.val_means, self.val_sums = Sums(self.device), {}, None
         if self._resume is not None:
-            self._restore(self._resume)
+            resuming.restore(self, self._resume)
             self._resume = None
+        self._freeze_finished()
 
     def on_train_epoch_start(self) -> None:  # not called where a run resumes in mid-epoch
         self.train_sums = Sums(self.device)
+        self._freeze_finished()
+
+    def _freeze_finished(self) -> None:
+        """No gradients for parameters whose group is trained in earlier epochs only; their learning rate is 0."""
+        if self.trainer.world_size > 1:  # DDP waits for every gradient
+            return
+        for optimizer in self.trainer.optimizers:
+            for group in optimizer.param_groups:
+                if self.trainer.current_epoch >= group.get("epochs", math.inf):
+                    for parameter in group["params"]:
+                        parameter.requires_grad_(False).grad = None
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         images, targets = batch
         loss, logits = self._training_loss(self.normalized(images), targets)
         self.train_sums.add(loss.detach(), logits.detach(), targets)
-        # Logged every so many steps only: self.log costs as much as a small network's step.
         every = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
-        if every and (self.trainer.global_step + 1) % every == 0:
-            self.log("train/loss_step", loss.detach(), on_step=True, on_epoch=False, batch_size=len(images))
+        if every and (self.trainer.global_step + 1) % every == 0 and not self.trainer.fit_loop._should_accumulate():
+            self._write({"train/loss_step": loss.detach()}, self.trainer.global_step)
+        if self.loss_reduction == "sum":
+            return loss * len(images)
         if self.trainer.world_size > 1 and self.trainer.is_last_batch:
             loss = loss * self._process_weight(len(images))
         return loss
@@ -116,10 +159,19 @@ class ImageClassifier(L.LightningModule):
         return images / mean
 
     def on_train_epoch_end(self) -> None:
-        self.log_dict(self._means("train", self.train_sums), prog_bar=True, sync_dist=True)
-        if self._val_means and "val/loss" not in self.trainer.callback_metrics:  # resumed after the validation
-            self.log_dict(self._val_means, logger=False)
+        means = self._means("train", self.train_sums)
+        self.log_dict(means, prog_bar=True, logger=False, sync_dist=True)
+        # As Lightning counts, at the epoch's last step; an epoch that is cut off may be repeated from there.
+        last_step = self.trainer.global_step - int(self.trainer.is_last_batch)
+        self._write(means | {"epoch": torch.tensor(self.current_epoch)}, last_step)
+        if self.val_means and "val/loss" not in self.trainer.callback_metrics:  # resumed after the validation
+            self.log_dict(self.val_means, logger=False)
         self._step_plateaus()
+
+    def _write(self, figures: Mapping[str, Tensor], step: int) -> None:
+        """To the loggers at once: Lightning would do so after the step's checkpoint, and a run may end in between."""
+        for logger in self.trainer.loggers:
+            logger.log_metrics({name: figure.item() for name, figure in figures.items()}, step)
 
     def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
         if not isinstance(scheduler, ReduceLROnPlateau):
@@ -164,29 +216,39 @@ class ImageClassifier(L.LightningModule):
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         images, labels = batch
         logits = self(images).float()
+        assert self.val_sums is not None
         self.val_sums.add(cross_entropy(logits, labels), logits, labels)
 
     def on_validation_epoch_end(self) -> None:
-        means = self._means("val", self.val_sums)
+        assert self.val_sums is not None
+        means, self.val_sums = self._means("val", self.val_sums), None
         if not self.trainer.sanity_checking:
-            self._val_means = means
+            self.val_means = means
         self.log_dict(means, prog_bar=True, sync_dist=True)
 
     def on_test_epoch_start(self) -> None:
-        self._test_logits = [torch.empty(0, len(self.class_names), device=self.device)]
+        self._test_logits = [torch.empty(0, 2, len(self.class_names), device=self.device)]
         self._test_labels = [torch.empty(0, dtype=torch.int64, device=self.device)]
 
     def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         images, labels = batch
-        self._test_logits.append(self(images).float())
+        weighted = [
+            (weight, self.network(view).float()) for weight, view in views(self.normalized(images), self.test_tta)
+        ]
+        averaged = torch.stack([weight * logits for weight, logits in weighted]).sum(0)
+        self._test_logits.append(torch.stack([averaged, weighted[0][1]], 1))
         self._test_labels.append(labels)
 
     def on_test_epoch_end(self) -> None:
-        """Leaves `test_logits` [N, K] and `test_labels` [N] of the whole test set, in its order, on the CPU."""
+        """Leaves `test_logits` [N, K] and `test_labels` [N] of the whole test set, in its order, on the CPU.
+
+        With test-time augmentation `plain_test_logits` are those of the images as they are.
+        """
         logits = torch.cat([self._all_processes(rows) for rows in self._test_logits]).cpu()
         labels = torch.cat([self._all_processes(rows) for rows in self._test_labels]).cpu()
         with torch.inference_mode(False):  # clones outside are ordinary tensors
-            self.test_logits, self.test_labels = logits.clone(), labels.clone()
+            self.test_logits, self.plain_test_logits = (some.clone() for some in logits.unbind(1))
+            self.test_labels = labels.clone()
         del self._test_logits, self._test_labels
         figures = test_metrics(self.test_logits, self.test_labels, self.class_names)
         scalars = {key: value for key, value in figures.items() if isinstance(value, float)}
@@ -220,28 +282,9 @@ class ImageClassifier(L.LightningModule):
             "std": list(self.std),
         }
         if hasattr(self, "train_sums"):
-            checkpoint["cifar_lightning"]["resume"] = self._resume_state()
+            checkpoint["cifar_lightning"]["resume"] = resuming.state(self)
+        if self.trainer.state.fn == "fit":
+            resuming.complete(self, checkpoint)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self._resume = checkpoint.get("cifar_lightning", {}).get("resume")
-
-    def _resume_state(self) -> dict[str, Any]:
-        """What an uninterrupted run would know later on; of sums and random states, a row for each process."""
-        rows = {"sums": self.train_sums.state(), "rng": torch.get_rng_state()}
-        if self.device.type != "cpu":
-            rows["device_rng"] = torch.get_device_module(self.device).get_rng_state()
-        if self.trainer.world_size == 1 or self.trainer.interrupted:  # the others may be gone: wait for none
-            rows = {key: row.cpu()[None] for key, row in rows.items()}
-        else:
-            rows = {key: self.trainer.strategy.all_gather(row.to(self.device)).cpu() for key, row in rows.items()}
-        means = {key: value.item() for key, value in self._val_means.items()}
-        return {"epoch": self.trainer.current_epoch, "val_means": means, **rows}
-
-    def _restore(self, state: dict[str, Any]) -> None:
-        row = min(self.global_rank, len(state["rng"]) - 1)
-        if state["epoch"] == self.trainer.current_epoch:  # not where the epoch's last step was the checkpoint's
-            self.train_sums.load(state["sums"][row])
-        self._val_means = {key: self.train_sums.loss.new_tensor(mean) for key, mean in state["val_means"].items()}
-        torch.set_rng_state(state["rng"][row].clone())  # torch reads the storage from its start, a row is further on
-        if "device_rng" in state and self.device.type != "cpu":
-            torch.get_device_module(self.device).set_rng_state(state["device_rng"][row].clone())

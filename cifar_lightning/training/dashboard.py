@@ -1,14 +1,27 @@
 """What TensorBoard shows from the first epoch on, beside the scalars that training logs."""
 
+from collections.abc import Mapping
 from typing import cast
 
 import lightning as L
 import torch
+from lightning.pytorch import loggers
 from lightning.pytorch.callbacks import Callback
-from lightning.pytorch.loggers import TensorBoardLogger
 from torch import nn
 
 from cifar_lightning.reporting import tensorboard
+
+
+class TensorBoardLogger(loggers.TensorBoardLogger):
+    """Lightning's logger without the curve `epoch`.
+
+    It would be the first card of the first page, and the first metric on the HPARAMS page, in the place of a result.
+    """
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        kept = {name: value for name, value in metrics.items() if name != "epoch"}
+        if kept:
+            super().log_metrics(kept, step)
 
 
 class Dashboard(Callback):
@@ -18,7 +31,7 @@ class Dashboard(Callback):
         self.examples = examples
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        writers = [logger.experiment for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)]
+        writers = [logger.experiment for logger in trainer.loggers if isinstance(logger, loggers.TensorBoardLogger)]
         if not trainer.is_global_zero or trainer.global_step > 0 or not writers:
             return
         datamodule = trainer.datamodule  # type: ignore[attr-defined]

@@ -16,7 +16,6 @@ from cifar_lightning.errors import UserError
 from cifar_lightning.training.classifier import ImageClassifier
 from cifar_lightning.training.precision import resolve_precision
 from cifar_lightning.training.progress import ProgressBar
-from cifar_lightning.training.tta import Averaged
 from cifar_lightning.validation import PRECISIONS
 
 
@@ -65,10 +64,7 @@ def build_evaluator(config: dict[str, Any], accelerator: str = "auto", precision
 def test_logits(trainer: L.Trainer, classifier: ImageClassifier, split: Split, batch_size: int, tta: str) -> Tensor:
     """The logits [N, K] of a split's images, in its order, as a run's test stage has them."""
     torch.set_flush_denormal(True)  # as in training
-    network = classifier.network
-    if tta != "none":
-        classifier.network = Averaged(network, tta)
+    classifier.test_tta = tta
     loader = EvaluationLoader(split, batch_size=batch_size, device=trainer.strategy.root_device)
     trainer.test(classifier, dataloaders=loader, verbose=False)
-    classifier.network = network
     return classifier.test_logits

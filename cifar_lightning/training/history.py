@@ -29,7 +29,8 @@ class History(Checkpoint):
         self.seconds = 0.0  # training and validation
         self.training_seconds = 0.0  # without validation
         self.images = 0  # that training has seen, over all processes
-        self._clock = 0.0
+        self._clock = 0.0  # when the stretch of training or validation began that is counted next
+        self._training = False
 
     @property
     def images_per_second(self) -> float | None:
@@ -44,10 +45,12 @@ class History(Checkpoint):
         return {"val/acc": row["val/acc"], "val/loss": row["val/loss"]}
 
     def state_dict(self) -> dict[str, Any]:
+        # An interrupted validation is repeated, so it is not counted.
+        elapsed = time.perf_counter() - self._clock if self._training else 0.0
         return {
             "rows": [dict(row) for row in self.rows],
-            "seconds": self.seconds,
-            "training_seconds": self.training_seconds,
+            "seconds": self.seconds + elapsed,
+            "training_seconds": self.training_seconds + elapsed,
             "images": self.images,
         }
 
@@ -60,7 +63,10 @@ class History(Checkpoint):
         self.images = state_dict["images"]
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self._clock = time.perf_counter()
+        self._clock, self._training = time.perf_counter(), True
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._training = False
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -70,10 +76,12 @@ class History(Checkpoint):
     def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if trainer.state.fn == "fit":
             self._advance(training=True)
+            self._training = False
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if trainer.state.fn == "fit":
             self._advance(training=False)
+            self._training = True
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._advance(training=True)

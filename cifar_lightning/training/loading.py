@@ -1,13 +1,10 @@
 """From a checkpoint file alone to a network that is ready for use, and to the data it was trained on.
 
-A checkpoint may come from anyone. So it is read as plain data, and of the classes that its config names only the
-networks of this package, torch's own layers and what the caller trusts are built; all names are checked before any.
+A checkpoint may come from anyone: it is read as plain data, and trust.py says which classes of its config are built.
 """
 
-import importlib
 import math
 import os
-import pkgutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,17 +12,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cifar_lightning import models
 from cifar_lightning.config import instantiate
 from cifar_lightning.data.archive import ARCHIVE, FOLDER
 from cifar_lightning.data.datamodule import CIFAR10DataModule
 from cifar_lightning.errors import UserError
 from cifar_lightning.training.checkpoint import read_checkpoint
 from cifar_lightning.training.classifier import ImageClassifier
+from cifar_lightning.training.trust import admitted, checked_config, is_admitted
 
-OUR_MODULES = {f"{models.__name__}.{module.name}" for module in pkgutil.iter_modules(models.__path__)}
-# A network's config is a handful of numbers; deeper nesting would be an attack on whatever walks through it.
-MAX_DEPTH = 8
 # What decides which images a split has; the rest of the data's keys is about training batches.
 DATA_KEYS = ("name", "source", "root", "verify", "val_size", "split_seed", "eval_batch_size", "normalize")
 
@@ -80,47 +74,23 @@ def build_network(model: Any, state: Any, trusted: Sequence[str] = ()) -> nn.Mod
     return network
 
 
-def admitted(config: Any, trusted: Sequence[str] = (), depth: int = 0) -> Any:
-    """A copy of the config in which every `_target_` may be built, and no pretrained weights are downloaded.
+def saved_config(path: str | Path, typed: Mapping[str, Any]) -> dict[str, Any]:
+    """The config of the checkpoint's run, to go on with; `typed` is the config that the command selects.
 
-    Raises UserError for a `_target_` that may not, an interpolation (it would be resolved), or deep nesting.
+    Raises UserError, before anything is built, for one that asks for what a file may not, or has other weights.
     """
-    if depth > MAX_DEPTH:
-        raise UserError(f"its config is nested more than {MAX_DEPTH} levels deep, as no network's is")
-    if isinstance(config, str) and "${" in config:
-        raise UserError(f"its config holds an interpolation, {config[:80]!r}; a saved config has none")
-    if isinstance(config, list):
-        return [admitted(value, trusted, depth + 1) for value in config]
-    if isinstance(config, dict):
-        if "_target_" in config and not is_admitted(config["_target_"], trusted):
-            raise UserError(
-                f"its config names {str(config['_target_'])[:80]!r}, which is neither a network of this package nor "
-                "a layer of torch.nn; if you trust where the file comes from, name its module with trust=…"
-            )
-        values = {key: admitted(value, trusted, depth + 1) for key, value in config.items()}
-        return values | ({"pretrained": False} if "pretrained" in values else {})
-    if config is None or isinstance(config, str | int | float):
-        return config
-    raise UserError(f"its config holds a {type(config).__name__}; a saved config has plain values only")
-
-
-def is_admitted(target: Any, trusted: Sequence[str] = ()) -> bool:
-    """Whether `target` is the name of a network in this package's models, a layer in torch.nn, or in a trusted module.
-
-    Of a module only what it defines itself: torch.hub.load could also be called by way of what a module imports.
-    """
-    if not isinstance(target, str):
-        return False
-    module, _, name = target.rpartition(".")
-    if any(module == name or module.startswith(f"{name}.") for name in trusted):
-        return True
-    if module == "torch.nn":
-        thing = vars(nn).get(name)
-        return isinstance(thing, type) and issubclass(thing, nn.Module) and thing.__module__.startswith("torch.nn.")
-    if module not in OUR_MODULES:
-        return False
-    thing = vars(importlib.import_module(module)).get(name)
-    return isinstance(thing, type) and issubclass(thing, nn.Module) and thing.__module__ == module
+    checkpoint = read_checkpoint(path)
+    try:
+        config = checked_config(checkpoint, typed)
+        if is_admitted(config["model"].get("_target_")):  # a network of one's own may not know meta tensors
+            with torch.random.fork_rng(devices=[]), torch.device("meta"):
+                _check_shapes(instantiate(config["model"] | _untrained(config["model"])), checkpoint["state_dict"])
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
+    except Exception as error:
+        reason = (str(error).splitlines() or ["no reason given"])[0]
+        raise UserError(f"{path}: its config can't be used: {type(error).__name__}: {reason}") from error
+    return config
 
 
 def load_data(config: Mapping[str, Any], root: str | None = None, checkpoint: Path | None = None) -> CIFAR10DataModule:
@@ -150,20 +120,30 @@ def find_root(config: Mapping[str, Any], checkpoint: Path | None = None) -> str 
     return next((str(place) for place in places if (place / FOLDER).is_dir() or (place / ARCHIVE).is_file()), None)
 
 
+def _untrained(model: Mapping[str, Any]) -> dict[str, Any]:
+    return {"pretrained": False} if "pretrained" in model else {}
+
+
 def _check_description(ours: Any, path: str | Path) -> None:
     """Raise UserError where what ImageClassifier.on_save_checkpoint writes is not there, or of another kind."""
     ours = ours if isinstance(ours, dict) else {}
     config, names, std = ours.get("config"), ours.get("class_names"), ours.get("std")
     sound = {
         "the run's config": isinstance(config, dict)
-        and all(isinstance(config.get(k), dict) for k in ("model", "data")),
-        "the names of the classes": isinstance(names, list) and names and all(isinstance(name, str) for name in names),
+        and all(isinstance(config.get(k), dict) for k in ("model", "data"))
+        and all(isinstance(config.get(k, {}), dict) for k in ("trainer", "choices")),
+        "the names of the classes": isinstance(names, list) and names and all(map(_is_name, names)),
         "the mean": _three_numbers(ours.get("mean")),
         "the deviation": _three_numbers(std) and min(std) > 0,
     }
     for what, is_sound in sound.items():
         if not is_sound:
             raise UserError(f"{path} is not a whole checkpoint of cifar_lightning: {what} is missing or damaged")
+
+
+def _is_name(name: Any) -> bool:
+    """Names are printed; what isn't printable could be an instruction to the terminal."""
+    return isinstance(name, str) and name.isprintable() and 0 < len(name) <= 100
 
 
 def _three_numbers(values: Any) -> bool:

@@ -13,12 +13,20 @@ def model_summary(max_depth: int = 3) -> ModelSummary:
     return RichModelSummary(max_depth=max_depth) if sys.stdout.isatty() else ModelSummary(max_depth=max_depth)
 
 
-class ProgressBar(RichProgressBar):
-    """Rich's bar with the training speed in images per second beside the metrics."""
+# How often in a second Lightning's thread looks whether to draw. Each epoch waits for its end, so until it next looks.
+LOOKS = 50
 
-    def __init__(self, refresh_rate: int = 20) -> None:
-        super().__init__(refresh_rate=refresh_rate, leave=True)
-        self._images, self._start = 0, 0.0
+
+class ProgressBar(RichProgressBar):
+    """Rich's bar with the training speed in images per second beside the metrics, drawn `refresh_rate` times a second.
+
+    A drawing takes a millisecond or more from training, and the figures of a step that is not drawn aren't asked for.
+    """
+
+    def __init__(self, refresh_rate: int = 4) -> None:
+        super().__init__(refresh_rate=LOOKS if refresh_rate else 0, leave=True)
+        self._between = 1 / max(refresh_rate, 1)  # seconds
+        self._images, self._start, self._drawn = 0, 0.0, 0.0
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         super().on_train_epoch_start(trainer, pl_module)
@@ -28,7 +36,10 @@ class ProgressBar(RichProgressBar):
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         self._images += len(batch[1]) * trainer.world_size
-        super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+        now = time.perf_counter()
+        if now - self._drawn >= self._between or trainer.is_last_batch:
+            self._drawn = now
+            super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
 
     def get_metrics(self, trainer: L.Trainer, pl_module: L.LightningModule) -> dict[str, Any]:
         metrics = {name: value for name, value in super().get_metrics(trainer, pl_module).items() if name != "v_num"}

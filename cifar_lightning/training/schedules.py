@@ -6,6 +6,9 @@ closed form, a factor of the initial learning rate for each step, so nothing of 
 
 Warm-up rises linearly over the first `warmup_epochs`, from 1/(n + 1) of the learning rate in the first of its n
 steps. `interval` says whether the learning rate changes with every step or every epoch.
+
+A parameter group with `epochs` of its own (optimizer.groups) goes through the whole of a closed form in these, and has
+the learning rate 0 from then on.
 """
 
 import math
@@ -20,7 +23,7 @@ from torch.optim.lr_scheduler import LambdaLR, LinearLR, OneCycleLR, ReduceLROnP
 from cifar_lightning.config import instantiate
 from cifar_lightning.errors import UserError
 
-Factor = Callable[[int], float]
+Factor = Callable[[int, float], float]  # of the learning rate, in step n of so many
 Schedulers = list[dict[str, Any]]
 MONITORS = ("train/loss", "train/acc", "val/loss", "val/acc")
 
@@ -49,7 +52,8 @@ def constant(
 ) -> Schedulers:
     """The learning rate as given, after a warm-up if any."""
     warmup = _warmup(warmup_epochs, interval, steps_per_epoch)
-    return _closed_form(optimizer, lambda n: 1.0, warmup, interval if warmup else "epoch")
+    interval = interval if warmup else "epoch"
+    return _closed_form(optimizer, lambda n, total: 1.0, warmup, math.inf, interval, steps_per_epoch)
 
 
 def cosine(
@@ -64,10 +68,10 @@ def cosine(
     """Half a cosine from the learning rate to `end_factor` of it (Loshchilov and Hutter 2017, without restarts)."""
     warmup, total = _lengths("cosine", steps, steps_per_epoch, warmup_epochs, interval)
 
-    def factor(n: int) -> float:
+    def factor(n: int, total: float) -> float:
         return end_factor + (1 - end_factor) * (1 + math.cos(math.pi * _progress(n, warmup, total))) / 2
 
-    return _closed_form(optimizer, factor, warmup, interval)
+    return _closed_form(optimizer, factor, warmup, total, interval, steps_per_epoch)
 
 
 def linear(
@@ -81,7 +85,11 @@ def linear(
 ) -> Schedulers:
     """A straight line from the learning rate to `end_factor` of it."""
     warmup, total = _lengths("linear", steps, steps_per_epoch, warmup_epochs, interval)
-    return _closed_form(optimizer, lambda n: 1 - (1 - end_factor) * _progress(n, warmup, total), warmup, interval)
+
+    def factor(n: int, total: float) -> float:
+        return 1 - (1 - end_factor) * _progress(n, warmup, total)
+
+    return _closed_form(optimizer, factor, warmup, total, interval, steps_per_epoch)
 
 
 def multistep(
@@ -99,8 +107,11 @@ def multistep(
     unit = steps_per_epoch if interval == "step" else 1
     if any(milestone <= 0 or (milestone > 1 and milestone != int(milestone)) for milestone in milestones):
         raise UserError(f"scheduler.milestones={list(milestones)}: give shares of the training (0.5) or epochs (30)")
-    ends = [round(total * m) if m < 1 else int(m * unit) for m in milestones]
-    return _closed_form(optimizer, lambda n: gamma ** sum(n >= end for end in ends), warmup, interval)
+
+    def factor(n: int, total: float) -> float:
+        return gamma ** sum(n >= (round(total * m) if m < 1 else int(m * unit)) for m in milestones)
+
+    return _closed_form(optimizer, factor, warmup, total, interval, steps_per_epoch)
 
 
 def onecycle(
@@ -115,6 +126,7 @@ def onecycle(
     cycle_momentum: bool = True,
 ) -> Schedulers:
     """Up to the learning rate and down again, step by step, momentum the other way (Smith and Topin 2018)."""
+    _refuse_own_epochs("onecycle", optimizer)
     _, total = _lengths("onecycle", steps, steps_per_epoch, 0, "step")
     if not 0 <= pct_start < 1:
         raise UserError(f"scheduler.pct_start={pct_start}: give a share of the training, from 0 to less than 1")
@@ -146,6 +158,7 @@ def plateau(
     warmup_epochs: float = 0,
 ) -> Schedulers:
     """The learning rate times `factor` after more than `patience` epochs without a better `monitor`."""
+    _refuse_own_epochs("plateau", optimizer)
     if monitor not in MONITORS:
         raise UserError(f"scheduler.monitor={monitor}: choose one of {', '.join(MONITORS)}")
     mode: Literal["min", "max"] = "max" if monitor.endswith("acc") else "min"
@@ -167,11 +180,21 @@ class _OneCycle(OneCycleLR):
         return {key: self.__dict__[key] for key in ("last_epoch", "_step_count", "_last_lr")}
 
 
-def _closed_form(optimizer: Optimizer, factor: Factor, warmup: int, interval: str) -> Schedulers:
-    def warmed_up(n: int) -> float:
-        return min(1.0, (n + 1) / (warmup + 1)) * factor(n)
+def _closed_form(
+    optimizer: Optimizer, factor: Factor, warmup: int, total: float, interval: str, steps_per_epoch: float
+) -> Schedulers:
+    def factor_of(group: dict[str, Any]) -> Callable[[int], float]:
+        unit = steps_per_epoch if interval == "step" else 1
+        end = group["epochs"] * unit if "epochs" in group else math.inf
+        return lambda n: min(1.0, (n + 1) / (warmup + 1)) * factor(n, min(total, end)) if n < end else 0.0
 
-    return [{"scheduler": LambdaLR(optimizer, warmed_up), "interval": interval, "name": "lr"}]
+    factors = [factor_of(group) for group in optimizer.param_groups]
+    return [{"scheduler": LambdaLR(optimizer, factors), "interval": interval, "name": "lr"}]
+
+
+def _refuse_own_epochs(name: str, optimizer: Optimizer) -> None:
+    if any("epochs" in group for group in optimizer.param_groups):
+        raise UserError(f"scheduler={name} can't end for a part of the network: leave out optimizer.groups.*.epochs")
 
 
 def _lengths(name: str, steps: float, steps_per_epoch: float, epochs: float, interval: str) -> tuple[int, int]:
@@ -193,6 +216,6 @@ def _warmup(epochs: float, interval: str, steps_per_epoch: float) -> int:
     return round(epochs * steps_per_epoch) if epochs and interval == "step" else round(epochs)
 
 
-def _progress(n: int, warmup: int, total: int) -> float:
+def _progress(n: int, warmup: int, total: float) -> float:
     """How much of the training after the warm-up is done, 0 to 1."""
     return min(1.0, max(0, n - warmup) / max(1, total - warmup))

@@ -1,25 +1,13 @@
 """Test-time augmentation: the mean of a network's logits over mirrored and shifted views of each image."""
 
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import pad
 
 CHOICES = ("none", "flip", "flip_shift")
 
 
-class Averaged(nn.Module):
-    """`network`, its logits averaged over the views of each image [N, C, H, W]."""
-
-    def __init__(self, network: nn.Module, tta: str) -> None:
-        super().__init__()
-        self.network, self.tta = network, tta
-
-    def forward(self, images: Tensor) -> Tensor:
-        weighted = [weight * self.network(view).float() for weight, view in views(images, self.tta)]
-        return sum(weighted[1:], weighted[0])
-
-
 def views(images: Tensor, tta: str) -> list[tuple[float, Tensor]]:
-    """Each view of floating-point images [N, C, H, W] with its weight; the weights add up to 1.
+    """Each view of floating-point images [N, C, H, W] with its weight, the images themselves first; these add up to 1.
 
     flip: the image and its mirror image. flip_shift: half of the weight on these two, half on both shifted by one pixel
     up and left and by one down and right, the border reflected (Jordan 2024, arXiv 2404.00498, section 3.5).

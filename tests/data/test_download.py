@@ -10,6 +10,7 @@ import tarfile
 import textwrap
 import threading
 import time
+import tracemalloc
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
@@ -405,6 +406,56 @@ def test_archive_that_reaches_out_of_its_folder_is_refused_whole(tmp_path, packe
         fetch_cifar10(root, verify=False)
     assert {path.name for path in root.iterdir()} <= {ARCHIVE, ".cifar-10.lock"}
     assert not list(tmp_path.rglob("outside"))
+
+
+class Zeros:
+    """As many zeros as are asked for: a gigabyte of them is a megabyte in an archive."""
+
+    def read(self, n):
+        return bytes(n)
+
+
+def bomb(archive, member, size):
+    with tarfile.open(archive, "w:gz", compresslevel=1) as tar:
+        member.size = size
+        tar.addfile(member, Zeros())
+    return archive
+
+
+def header(kind):
+    member = tarfile.TarInfo("././@LongLink")
+    member.type = kind
+    return member
+
+
+@pytest.mark.parametrize(
+    ("member", "size"),
+    [
+        (tarfile.TarInfo(f"{FOLDER}/test_batch"), 100),
+        (tarfile.TarInfo(f"{FOLDER}/readme.html"), 100),  # skipped, but no more than so much
+        (header(tarfile.GNUTYPE_LONGNAME), 40),  # tarfile would read it whole into memory
+        (header(tarfile.XHDTYPE), 40),
+    ],
+    ids=["a known file", "another file", "a name", "attributes"],
+)
+def test_a_bomb_is_refused_without_unpacking_it(tmp_path, monkeypatch, member, size):
+    monkeypatch.setattr(archives, "LARGEST_FILE", 50 << 20)
+    archive = bomb(tmp_path / ARCHIVE, member, size << 20)
+    tracemalloc.start()
+    try:
+        with pytest.raises(UserError, match=r"it holds more than CIFAR-10 does|bytes: refused"):
+            unpack(archive, tmp_path / FOLDER)
+        assert tracemalloc.get_traced_memory()[1] < 20 << 20
+    finally:
+        tracemalloc.stop()
+    assert list(tmp_path.iterdir()) == [archive]
+
+
+def test_an_archive_of_many_small_members_is_refused(tmp_path, packed):
+    many = [(tarfile.TarInfo(f"{FOLDER}/{n}"), b"") for n in range(1_001)]
+    with pytest.raises(UserError, match="holds more than 1,000 members: refused"):
+        unpack(pack(packed.parent / FOLDER, tmp_path / ARCHIVE, *many), tmp_path / FOLDER)
+    assert not (tmp_path / FOLDER).exists()
 
 
 def test_only_the_known_files_are_unpacked(tmp_path, packed):

@@ -1,13 +1,19 @@
 """People's images, whatever they are, become what the networks were trained on."""
 
+import os
+import struct
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 from PIL import Image
 from torchvision.transforms.v2.functional import resize
 
-from cifar_lightning.data.images import UnreadableImage, check_background, find_images, read_image, read_images
+from cifar_lightning.data.images import FORMATS, UnreadableImage, check_background, find_images, read_image, read_images
 from cifar_lightning.errors import UserError
 
 RED, BLUE = (255, 0, 0), (0, 0, 255)
@@ -167,6 +173,50 @@ def test_what_can_not_be_read_is_named_with_the_reason(tmp_path, kind):
     assert str(caught.value).startswith(f"{path}: ")
     assert reasons[kind] in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes")
+def test_a_pipe_is_not_waited_for_and_a_device_not_read(tmp_path):
+    os.mkfifo(tmp_path / "a.png")
+    for path in (tmp_path / "a.png", Path("/dev/zero")):
+        with pytest.raises(UnreadableImage, match="no ordinary file"):
+            read_image(path)
+
+
+def test_dimensions_that_the_file_does_not_have_cost_no_memory(tmp_path):
+    path = saved(Image.new("RGB", (8, 8)), tmp_path / "a.bmp")
+    content = bytearray(path.read_bytes())
+    content[18:26] = struct.pack("<ii", 9_999, 9_999)  # width and height, just below the limit
+    path.write_bytes(content)
+    with pytest.raises(UnreadableImage, match="damaged"):
+        read_image(path)
+    content[18:26] = struct.pack("<ii", 2**30, 2**30)
+    path.write_bytes(content)
+    with pytest.raises(UnreadableImage, match="more than 100,000,000 pixels"):
+        read_image(path)
+
+
+@settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    format=st.sampled_from(FORMATS),
+    edits=st.lists(st.tuples(st.integers(-400, 400), st.binary(max_size=4)), max_size=3),
+    keep=st.one_of(st.just(1000), st.integers(0, 1000)),
+)
+def test_any_damage_is_read_or_named_in_one_line(tmp_path, format, edits, keep):
+    path = tmp_path / "a.jpg"
+    Image.fromarray(noise(20, 24, 3)).save(path, format=format)
+    content = path.read_bytes()
+    for at, new in edits:
+        at %= len(content)
+        content = content[:at] + new + content[at + len(new) :]
+    path.write_bytes(content[: keep * len(content) // 1000])
+    try:
+        image = read_image(path)
+    except UnreadableImage as problem:
+        image, text = None, str(problem)
+        if not text.startswith(f"{path}: ") or "\n" in text:
+            raise
+    assert image is None or (image.shape, image.dtype) == ((3, 32, 32), np.uint8)
 
 
 def test_the_readable_ones_are_read_all_the_same(tmp_path):

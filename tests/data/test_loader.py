@@ -5,6 +5,8 @@ import torch
 from digit_loaders import AUGMENTATIONS, augmentation, digits, joined, loader, same
 from scipy.stats import chisquare
 
+from cifar_lightning.data.augmentation import AlternatingFlip
+from cifar_lightning.data.device_loader import DeviceLoader
 from cifar_lightning.data.loader import epoch_generator
 from cifar_lightning.errors import UserError
 
@@ -62,6 +64,23 @@ def test_each_image_has_a_draw_of_its_own(name):
     # One image, 64 times: alike only where nothing is drawn (none) or where it mixes with itself.
     kinds = len(images.flatten(1).unique(dim=0))
     assert kinds == 1 if name == "none" else kinds == 2 if name == "flip" else kinds > 20
+
+
+@pytest.mark.parametrize("batch_size", [32, 7])
+def test_alternating_flips_show_both_sides_of_every_image_in_two_epochs(batch_size):
+    split = digits(70)
+    split = type(split)(split.images, torch.arange(70))
+
+    def epoch(number):
+        keys = {"batch_size": batch_size, "seed": 5, "current_epoch": lambda: number}
+        images, indices = joined(list(DeviceLoader(split, transforms=[AlternatingFlip()], **keys)))
+        return images[indices.argsort()]
+
+    first, second, third = epoch(0), epoch(1), epoch(2)
+    assert torch.equal(second, first.flip(-1))
+    assert torch.equal(third, first)
+    mirrored = [not torch.equal(image, given) for image, given in zip(first, split.images, strict=True)]
+    assert 20 < sum(mirrored) < 50
 
 
 @pytest.mark.parametrize("name", [name for name in AUGMENTATIONS if not is_mixing(name)])

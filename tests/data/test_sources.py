@@ -8,11 +8,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from numpy.testing import assert_array_equal
 from torchvision.datasets import CIFAR10
 
 from cifar_lightning.data import sources
 from cifar_lightning.data.archive import FOLDER, OFFICIAL_FILES, TRAIN, Sum, sum_of
+from cifar_lightning.data.datamodule import CIFAR10DataModule
 from cifar_lightning.data.sources import load_cifar10
 from cifar_lightning.errors import UserError
 
@@ -59,6 +61,37 @@ def test_both_sources_give_the_same_arrays(cifar_folder):
             assert one.flags.c_contiguous
             assert other.flags.c_contiguous
     assert (ours.class_names, ours.checksum) == (torchvisions.class_names, torchvisions.checksum)
+
+
+@pytest.mark.usefixtures("as_if_official")
+@pytest.mark.parametrize("pipeline", ["device", "worker"])
+def test_both_sources_give_the_same_batches_in_the_same_order(cifar_folder, pipeline):
+    def everything(source):
+        keys = {"pipeline": pipeline, "num_workers": 0, "batch_size": 32, "val_size": 60, "seed": 3}
+        data = CIFAR10DataModule(root=cifar_folder, source=source, **keys)
+        data.setup()
+        batches = [*data.train_dataloader(), *data.val_dataloader(), *data.test_dataloader()]
+        return batches, (data.mean, data.std, data.class_names, data.checksum)
+
+    (ours, facts), (theirs, their_facts) = everything("pickle"), everything("torchvision")
+    assert facts == their_facts
+    for one, other in zip(ours, theirs, strict=True):
+        assert all(a.dtype == b.dtype and torch.equal(a, b) for a, b in zip(one, other, strict=True))
+
+
+@pytest.mark.usefixtures("as_if_official")
+def test_both_sources_give_the_same_results(cifar_folder, command):
+    small = ["model=cnn2", "data.val_size=60", "data.batch_size=32", "trainer.max_epochs=1", "logger=none"]
+    results = []
+    for source in ("pickle", "torchvision"):
+        outcome = command(*small, f"data.root={cifar_folder}", f"data.source={source}", f"task_name={source}")
+        assert outcome.code == 0, outcome.err
+        (run,) = command.runs(source)
+        weights = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+        results.append((weights, (run / "predictions.csv").read_text()))
+    (weights, predictions), (their_weights, their_predictions) = results
+    assert all(torch.equal(weights[name], their_weights[name]) for name in weights)
+    assert predictions == their_predictions
 
 
 def test_folder_itself_may_be_given_as_root(cifar_folder):

@@ -13,6 +13,7 @@ ACTIVATIONS = sorted(path.stem for path in (conf_dir() / "activation").glob("*.y
 OURS = [name for name in MODELS if "activation" in OmegaConf.load(conf_dir() / "model" / f"{name}.yaml")]
 # The same plan with fewer channels, for tests that build or train every network.
 NARROW: dict[str, dict[str, Any]] = {
+    "speednet": {"widths": [16, 32, 32]},
     "resnet18": {"stem_width": 8, "widths": [8, 16, 32, 64]},
     "wide_resnet": {"depth": 10, "widen_factor": 1},
 }

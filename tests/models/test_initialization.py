@@ -57,6 +57,14 @@ def test_biases_are_zero_and_norms_untouched(init):
             assert (module.bias == 0).all()
 
 
+def test_dirac_passes_the_input_on_beside_filters_of_torchs_own():
+    conv = conv_after("dirac")
+    x = torch.randn(2, 64, 7, 7)
+    torch.testing.assert_close(conv(x)[:, :64], x[..., 1:-1, 1:-1])
+    torch.manual_seed(0)
+    assert torch.equal(conv.weight[64:], nn.Conv2d(64, 128, 3).weight[64:])
+
+
 def test_tutorial_mixture():
     network = nn.Sequential(nn.Conv2d(3, 5000, 1), nn.BatchNorm2d(5000), nn.Linear(3, 5000))
     torch.manual_seed(0)

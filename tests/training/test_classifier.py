@@ -166,6 +166,48 @@ def test_step_losses_are_logged_every_so_many_steps(accumulate):
     assert epochs == [0, 1, 2, 3]
 
 
+def test_the_sum_over_a_batch_is_a_learning_rate_as_many_times_as_large():
+    data = Batches(n=32, batch_size=8)
+
+    def trained(**keys):
+        classifier = small_classifier(no_norm(), **keys)
+        metrics = metrics_of(classifier, data)
+        return classifier.network, metrics["train/loss"]
+
+    summed, loss = trained(loss_reduction="sum", optimizer={"_target_": "torch.optim.SGD", "lr": 0.01})
+    mean, expected = trained(optimizer={"_target_": "torch.optim.SGD", "lr": 0.08})
+    assert_close(summed.state_dict(), mean.state_dict(), rtol=1e-4, atol=1e-5)
+    assert_close(loss, expected, rtol=1e-4, atol=1e-5)  # what is logged is the mean
+
+
+@pytest.mark.parametrize("fraction", [None, 7])
+def test_a_part_that_is_trained_in_the_first_epochs_needs_no_gradients_later(tmp_path, fraction):
+    class Watch(L.Callback):
+        seen = []  # noqa: RUF012
+
+        def on_before_optimizer_step(self, trainer, pl_module, optimizer):
+            network = pl_module.network
+            self.seen.append((trainer.global_step, network[0].weight.grad is None, network[5].weight.grad is None))
+            if trainer.global_step == fraction and not (tmp_path / "it.ckpt").exists():
+                trainer.save_checkpoint(tmp_path / "it.ckpt")
+
+    def run(ckpt_path=None):
+        Watch.seen = []
+        optimizer = {"_target_": "torch.optim.SGD", "lr": 0.05, "groups": {"0": {"epochs": 1}}}
+        classifier = small_classifier(optimizer=optimizer)
+        small_trainer(max_epochs=3, callbacks=[Watch()]).fit(
+            classifier, Batches(), ckpt_path=ckpt_path, weights_only=True
+        )
+        return classifier.network
+
+    network = run()
+    assert Watch.seen == [(step, step >= 5, False) for step in range(15)]
+    if fraction:
+        resumed = run(tmp_path / "it.ckpt")
+        assert all(none for _, none, _ in Watch.seen)  # in mid-epoch, too
+        assert torch.equal(resumed[0].weight, network[0].weight)
+
+
 def test_testing_leaves_the_logits_in_order_and_logs_their_figures():
     classifier, data = small_classifier(), Batches(n=29, batch_size=7)
     (figures,) = small_trainer().test(classifier, data, verbose=False)

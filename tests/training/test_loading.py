@@ -11,7 +11,8 @@ from torch import nn
 from cifar_lightning.config import instantiate
 from cifar_lightning.errors import UserError
 from cifar_lightning.models import torchvision_zoo
-from cifar_lightning.training.loading import admitted, find_root, is_admitted, load_classifier, load_data
+from cifar_lightning.training.loading import find_root, load_classifier, load_data
+from cifar_lightning.training.trust import admitted, is_admitted
 
 
 @pytest.fixture
@@ -197,6 +198,11 @@ DAMAGE = {
     "no data": lambda c: c["cifar_lightning"]["config"].pop("data"),
     "no class names": lambda c: c["cifar_lightning"].update(class_names=[]),
     "numbers for class names": lambda c: c["cifar_lightning"].update(class_names=[0, 1]),
+    "an instruction to the terminal for a name": lambda c: c["cifar_lightning"].update(
+        class_names=["\x1b]0;x\x07"] * 10
+    ),
+    "text for the trainer": lambda c: c["cifar_lightning"]["config"].update(trainer="cpu"),
+    "text for the choices": lambda c: c["cifar_lightning"]["config"].update(choices="none"),
     "text for the mean": lambda c: c["cifar_lightning"].update(mean="0.5"),
     "no deviation": lambda c: c["cifar_lightning"].update(std=[0.0, 1.0, 1.0]),
     "a deviation that is no number": lambda c: c["cifar_lightning"].update(std=[1.0, 1.0, float("nan")]),

@@ -12,7 +12,7 @@ from torch.testing import assert_close
 
 from cifar_lightning.config import conf_dir, plain
 from cifar_lightning.errors import UserError
-from cifar_lightning.training.optimizers import build_optimizer
+from cifar_lightning.training.optimizers import OURS, build_optimizer
 
 FILES = sorted((conf_dir() / "optimizer").glob("*.yaml"))
 # Not for a network's parameters as they are: 2-D only, sparse gradients only, a closure evaluated many times a step.
@@ -53,7 +53,7 @@ def test_training_equals_a_plain_loop(path):
     config = config_of(path, lr=0.01)
     classifier = fit_20_steps(config)
     reference = small_network()
-    keys = {key: value for key, value in config.items() if key not in ("_target_", "decay_norms_and_biases", "name")}
+    keys = {key: value for key, value in config.items() if key not in ("_target_", *OURS)}
     plain_loop(reference, locate(config["_target_"])(reference.parameters(), **keys), Batches())
     assert_same_weights(classifier.network, reference)
 
@@ -71,6 +71,42 @@ def test_without_decay_norms_and_biases_decay_only_by_their_gradients(path):
         "5.weight": 0.1,
         "5.bias": 0.0,
     }
+
+
+def settings_by_name(network, optimizer, key):
+    found = {id(p): group.get(key) for group in optimizer.param_groups for p in group["params"]}
+    return {name: found[id(p)] for name, p in network.named_parameters()}
+
+
+@pytest.mark.parametrize("decay_norms_and_biases", [True, False])
+def test_a_part_of_the_network_may_have_settings_of_its_own(decay_norms_and_biases):
+    network = small_network()
+    config = {"_target_": "torch.optim.SGD", "lr": 0.1, "weight_decay": 0.2}
+    config |= {"decay_norms_and_biases": decay_norms_and_biases}
+    own = {"5": {"lr": 0.5}, "5.bias": {"weight_decay": 0.3, "epochs": 2}, "1": {"momentum": 0.5}}
+    optimizer = build_optimizer(network, config | {"groups": own})
+    norm = 0.2 if decay_norms_and_biases else 0.0
+    assert settings_by_name(network, optimizer, "lr") == {
+        "0.weight": 0.1, "1.weight": 0.1, "1.bias": 0.1, "5.weight": 0.5, "5.bias": 0.1
+    }  # fmt: skip
+    assert settings_by_name(network, optimizer, "weight_decay") == {
+        "0.weight": 0.2, "1.weight": norm, "1.bias": norm, "5.weight": 0.2, "5.bias": 0.3
+    }  # fmt: skip
+    assert settings_by_name(network, optimizer, "momentum")["1.weight"] == 0.5
+    assert settings_by_name(network, optimizer, "epochs")["5.bias"] == 2
+
+
+@pytest.mark.parametrize(
+    ("own", "message"),
+    [
+        ({"hed": {"lr": 1.0}}, r"optimizer\.groups\.hed: .* there are 0, 1, 5"),
+        ({"5": 3}, r"groups\.5=3: give settings"),
+        ({"5": {"lrr": 1.0}}, r"groups\.5\.lrr: .*lr, momentum"),
+    ],
+)
+def test_a_part_that_is_not_there_or_says_nothing_is_refused(own, message):
+    with pytest.raises(UserError, match=message):
+        build_optimizer(small_network(), {"_target_": "torch.optim.SGD", "lr": 0.1, "groups": own})
 
 
 @pytest.mark.parametrize("name", TORCH)

@@ -1,33 +1,12 @@
-"""A run that is stopped anywhere and resumed ends bit for bit where the uninterrupted one ends."""
+"""A checkpoint that is saved anywhere, by whatever callback, goes on to where the uninterrupted run ends."""
 
-import lightning as L
 import pytest
 import torch
 from lightning.pytorch.callbacks import Checkpoint, EMAWeightAveraging
-from small import Batches, small_classifier, small_network, small_trainer
-from torch import Tensor
+from resuming import ADAMW, SCHEDULES, Shuffled, assert_identical
+from small import small_classifier, small_network, small_trainer
 
-from cifar_lightning.data.device_loader import DeviceLoader, EvaluationLoader
-from cifar_lightning.data.loader import Split
-
-ADAMW = {"_target_": "torch.optim.AdamW", "lr": 0.01, "decay_norms_and_biases": False}
 STEPS = (4, 7, 10, 12, 13)
-SCHEDULES = "cifar_lightning.training.schedules."
-
-
-class Shuffled(L.LightningDataModule):
-    """38 images in 5 batches, another order in every epoch."""
-
-    has_validation = True
-
-    def train_dataloader(self):
-        data = Batches()
-        split = Split(data.images, data.labels)
-        return DeviceLoader(split, batch_size=8, current_epoch=lambda: self.trainer.current_epoch)
-
-    def val_dataloader(self):
-        data = Batches(n=20, seed=1)
-        return EvaluationLoader(Split(data.images, data.labels), batch_size=7)
 
 
 class Record(Checkpoint):
@@ -62,20 +41,6 @@ def run(folder, scheduler, ema=False, ckpt_path=None, max_epochs=4, **keys):
     trainer = small_trainer(callbacks=callbacks, enable_checkpointing=True, max_epochs=max_epochs, **keys)
     trainer.fit(classifier, datamodule=Shuffled(), ckpt_path=ckpt_path, weights_only=True)
     return classifier, trainer, record.rows
-
-
-def assert_identical(a, b, where=""):
-    if isinstance(a, Tensor):
-        assert torch.equal(a, b), where
-    elif isinstance(a, dict):
-        assert a.keys() == b.keys(), where
-        for key in a:
-            assert_identical(a[key], b[key], f"{where}.{key}")
-    elif isinstance(a, list | tuple):
-        for i, (x, y) in enumerate(zip(a, b, strict=True)):
-            assert_identical(x, y, f"{where}[{i}]")
-    else:
-        assert a == b, where
 
 
 def assert_same_end(resumed, whole):

@@ -120,6 +120,49 @@ def reference(optimizer, every, scheduler, losses=()):
             schedule.step(next(losses))
 
 
+@pytest.mark.parametrize("interval", ["step", "epoch"])
+@pytest.mark.parametrize(
+    ("name", "shape"),
+    [
+        ("none", lambda o, n: torchs.ConstantLR(o, 1.0)),
+        ("linear", lambda o, n: torchs.LinearLR(o, 1, 0, total_iters=n)),
+        ("cosine", lambda o, n: torchs.CosineAnnealingLR(o, n)),
+        ("multistep", lambda o, n: torchs.MultiStepLR(o, [round(n / 2), round(n * 3 / 4)])),
+    ],
+)
+def test_a_part_of_the_network_may_end_earlier(name, shape, interval):
+    class Rates(L.Callback):
+        rows = []  # noqa: RUF012
+
+        def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+            self.rows.append([group["lr"] for group in trainer.optimizers[0].param_groups])
+
+    Rates.rows = []
+    classifier = small_classifier(
+        scheduler=config_of(name, interval=interval), optimizer=SGD | {"groups": {"5": {"lr": 0.2, "epochs": 2}}}
+    )
+    small_trainer(callbacks=[Rates()], max_epochs=EPOCHS).fit(classifier, Batches())
+    rest, part = zip(*Rates.rows, strict=True)
+    unit = STEPS if interval == "step" else 1
+    for rates, lr, epochs in ((rest, 0.05, EPOCHS), (part, 0.2, 2)):
+        optimizer = torch.optim.SGD(torch.nn.Linear(1, 1).parameters(), lr=lr)
+        schedule, expected = shape(optimizer, epochs * unit), []
+        for step in range(epochs * STEPS):
+            expected.append(optimizer.param_groups[0]["lr"])
+            optimizer.step()
+            if interval == "step" or (step + 1) % STEPS == 0:
+                schedule.step()
+        assert_close(list(rates), expected + [0.0] * (EPOCHS * STEPS - len(expected)), rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", ["onecycle", "plateau"])
+def test_a_part_that_ends_earlier_needs_a_closed_form(name):
+    optimizer = SGD | {"groups": {"5": {"epochs": 2}}}
+    keys = {"monitor": "train/loss"} if name == "plateau" else {}
+    with pytest.raises(UserError, match=rf"scheduler={name} .*epochs"):
+        trained(config_of(name, **keys), optimizer=optimizer)
+
+
 def test_every_file_has_a_reference():
     assert {name for name, *_ in REFERENCES} == set(FILES)
 

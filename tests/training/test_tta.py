@@ -1,9 +1,9 @@
 import pytest
 import torch
-from torch import nn
+from small import Batches, normalized, small_classifier, small_trainer
 from torchvision.transforms.v2.functional import affine, hflip
 
-from cifar_lightning.training.tta import CHOICES, Averaged, views
+from cifar_lightning.training.tta import CHOICES, views
 
 IMAGES = torch.rand(3, 3, 8, 8, generator=torch.Generator().manual_seed(0))
 
@@ -34,17 +34,16 @@ def test_shifted_views_are_moved_by_one_pixel_each_way():
 
 
 @pytest.mark.parametrize("tta", CHOICES)
-def test_logits_are_the_weighted_mean_over_the_views(tta):
-    torch.manual_seed(0)
-    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Tanh(), nn.Flatten(), nn.Linear(144, 10))
+def test_a_test_averages_over_the_views_and_keeps_the_logits_without(tta):
+    batches = Batches(n=10)
+    classifier = small_classifier(test_tta=tta)
+    small_trainer().test(classifier, batches, verbose=False)
     with torch.no_grad():
-        expected = sum(weight * network(view) for weight, view in views(IMAGES, tta))
-        torch.testing.assert_close(Averaged(network, tta)(IMAGES), expected)
-
-
-def test_a_network_that_sees_no_difference_is_not_changed():
-    blind = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
-    torch.testing.assert_close(Averaged(blind, "flip")(IMAGES), blind(IMAGES))
+        network, images = classifier.network.eval(), normalized(batches.images)
+        expected = sum(weight * network(view) for weight, view in views(images, tta))
+        torch.testing.assert_close(classifier.test_logits, expected)
+        torch.testing.assert_close(classifier.plain_test_logits, network(images))
+    assert torch.equal(classifier.test_logits, classifier.plain_test_logits) == (tta == "none")
 
 
 def test_an_unknown_name_is_no_augmentation():

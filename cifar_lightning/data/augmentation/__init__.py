@@ -4,7 +4,16 @@ from cifar_lightning.data.augmentation.affine import RandomAffine
 from cifar_lightning.data.augmentation.color import ColorJitter
 from cifar_lightning.data.augmentation.crop import RandomCrop
 from cifar_lightning.data.augmentation.cutout import Cutout
-from cifar_lightning.data.augmentation.flip import HorizontalFlip
+from cifar_lightning.data.augmentation.flip import AlternatingFlip, HorizontalFlip
 from cifar_lightning.data.augmentation.mixing import CutMix, Mixup
 
-__all__ = ["ColorJitter", "CutMix", "Cutout", "HorizontalFlip", "Mixup", "RandomAffine", "RandomCrop"]
+__all__ = [
+    "AlternatingFlip",
+    "ColorJitter",
+    "CutMix",
+    "Cutout",
+    "HorizontalFlip",
+    "Mixup",
+    "RandomAffine",
+    "RandomCrop",
+]

@@ -1,4 +1,4 @@
-"""Horizontal flip."""
+"""Horizontal flips."""
 
 import torch
 from torch import Tensor
@@ -25,3 +25,15 @@ class HorizontalFlip:
         columns = torch.where(flipped[:, None], columns.flip(0), columns)
         # A gather moves each byte once: twice as fast on a CPU as choosing between the images and their mirror images.
         return images.gather(3, columns[:, None, None].expand(images.shape))
+
+
+class AlternatingFlip(HorizontalFlip):
+    """Mirror each image with probability `p` in the first epoch, and then in every epoch what was not in the last.
+
+    So two epochs in a row show both sides of each image (Jordan 2024, arXiv 2404.00498, section 3.6).
+
+    Shapes: as HorizontalFlip's.
+    """
+
+    def draw_by_image(self, n: int, generator: torch.Generator, epoch: int) -> Tensor:
+        return self.draw(n, generator) ^ (epoch % 2 == 1)

@@ -4,7 +4,7 @@ from pictures import pictures, seeded
 from scipy.stats import binomtest
 from torchvision.transforms.v2.functional import hflip
 
-from cifar_lightning.data.augmentation import HorizontalFlip
+from cifar_lightning.data.augmentation import AlternatingFlip, HorizontalFlip
 from cifar_lightning.errors import UserError
 
 
@@ -31,3 +31,14 @@ def test_flip_never_and_always():
 def test_flip_refuses_what_is_no_probability(p):
     with pytest.raises(UserError, match=f"p={p}"):
         HorizontalFlip(p)
+
+
+def test_alternating_flips_turn_round_with_each_epoch():
+    def drawn(epoch, seed=3):
+        return AlternatingFlip().draw_by_image(20_000, seeded(seed), epoch)
+
+    assert torch.equal(drawn(0), drawn(2))
+    assert torch.equal(drawn(1), ~drawn(0))
+    assert torch.equal(drawn(7), drawn(1))
+    assert not torch.equal(drawn(0), drawn(0, seed=4))
+    assert binomtest(int(drawn(0).sum()), 20_000).pvalue > 0.001

@@ -1,0 +1,96 @@
+"""HTML from plain values: one file that needs neither network nor JavaScript, figures inside as data URIs.
+
+Templates escape whatever they are given (Jinja's autoescape), so that no name in a run's files becomes markup.
+"""
+
+import base64
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+import cifar_lightning
+from cifar_lightning.reporting.tables import Row, is_numeric
+
+PNG = b"\x89PNG\r\n\x1a\n"
+# By the names of the files: a title, and what a person hears who can't see the figure.
+FIGURES = {
+    "learning_curves": (
+        "Learning curves",
+        "Loss and accuracy against epochs, for training and validation; the numbers are in the history table.",
+    ),
+    "accuracy_per_class": (
+        "Accuracy per class",
+        "A bar for the accuracy of each class, and a line for their mean; the numbers are in the table of classes.",
+    ),
+    "confusion_matrix": (
+        "Confusion matrix",
+        "How many images of each true class (rows) were taken for each class (columns); the table of classes says "
+        "what each is most often taken for.",
+    ),
+    "mistakes": (
+        "Most confident mistakes",
+        "The wrongly classified test images of which the network was surest, each with its predicted and true class.",
+    ),
+    "samples": ("Training images as the network sees them", "A grid of augmented training images with their classes."),
+    "accuracy": ("Accuracy of each setting", "Bars of the accuracy of each setting; the numbers are in the summary."),
+    "accuracy_and_time": (
+        "Accuracy against training time",
+        "A dot for each setting, training time across and accuracy up; the numbers are in the summary.",
+    ),
+    "heat_map": (
+        "Accuracy for each pair of values",
+        "A grid of the two settings that vary, coloured by accuracy; the numbers are in the summary.",
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure inside the page; width and height in CSS pixels."""
+
+    title: str
+    alt: str
+    source: str
+    width: int
+    height: int
+
+
+def picture(name: str, png: bytes) -> Picture:
+    """`name` is that of a figure's file. Raises ValueError where the bytes are no PNG."""
+    if not png.startswith(PNG) or len(png) < 24:
+        raise ValueError(f"{name}.png is not a PNG file")
+    width, height = (int.from_bytes(png[start : start + 4], "big") for start in (16, 20))  # PNG, section 11.2.2
+    words = name.replace("_", " ")
+    title, alt = FIGURES.get(name, (words[:1].upper() + words[1:], f"Figure: {words}"))
+    return Picture(title, alt, f"data:image/png;base64,{base64.b64encode(png).decode()}", width, height)
+
+
+def pictures(folder: Path) -> dict[str, Picture]:
+    """Every PNG file in the folder by its name without suffix; none where there is no folder, or no picture in it."""
+    found = {}
+    for path in sorted(folder.glob("*.png")):
+        try:
+            found[path.stem] = picture(path.stem, path.read_bytes())
+        except (OSError, ValueError):  # a page without one figure is better than none
+            continue
+    return found
+
+
+def render(template: str, values: Mapping[str, Any]) -> str:
+    """Fill a template of this package; one that asks for a value that is not given is a mistake in it."""
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent / "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"columns": columns, "numeric": is_numeric}
+    return environment.get_template(template).render(version=cifar_lightning.__version__, **values)
+
+
+def columns(rows: Sequence[Row]) -> list[str]:
+    return list(dict.fromkeys(column for row in rows for column in row))

@@ -1,0 +1,104 @@
+"""The folder of a sweep's job: found again by what the job is, not by its number, which shifts as a sweep grows."""
+
+import hashlib
+import itertools
+import json
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from cifar_lightning.config import UNNAMED
+from cifar_lightning.errors import UserError
+from cifar_lightning.reporting.files import write_text
+
+LONGEST = 100  # characters of a name
+# Keys that say where, how visibly or how fast a job runs: a job that differs in them alone is the same job.
+NOT_COMPARED = re.compile(
+    r"(paths|trust|tags|task_name|optimized_metric|compile"
+    r"|callbacks\.(progress_bar|model_summary)"
+    r"|data\.(root|source|verify|num_workers|pin_memory|persistent_workers|eval_batch_size)"
+    r"|trainer\.(accelerator|log_every_n_steps|profiler|detect_anomaly))(\..*)?"
+)
+IDENTITY = ".job"  # the file that says whose folder it is
+HERE = "<folder>"  # stands for the job's own folder, which may have been moved
+
+
+def job_name(overrides: Sequence[str], swept: Sequence[str] = ()) -> str:
+    """A folder's name for what is swept (of a single job: for all that matters): `activation=relu,seed=1`.
+
+    Where it is too long, or has characters that a name can't have, it ends in a hash.
+    """
+
+    def belongs(override: str) -> bool:
+        name = override.lstrip("+~")
+        return name.partition("=")[0] in swept if swept else not name.startswith(UNNAMED)
+
+    exact = ",".join(filter(belongs, overrides))
+    readable = re.sub(r"[^\w=.,+~-]+", "-", re.sub(r"[\[\]{}'\" ]", "", exact)).strip("-,")
+    if len(readable) <= LONGEST and readable == exact.replace("/", "-"):
+        return readable or "default"
+    return f"{readable[: LONGEST - 9].rstrip('-,')}-{hashlib.sha256(exact.encode()).hexdigest()[:8]}"
+
+
+def job_folder(*swept: str, _root_: DictConfig) -> str:
+    """The name of the folder, in the sweep's, for the job that `_root_` configures.
+
+    That is the folder of an earlier job with the same config, whatever its name and number. Else it is a new one: where
+    a job of another config has the name, the next free number is appended.
+    """
+    name, sweep, ours = job_name(list(_root_.hydra.overrides.task), swept), Path(_root_.hydra.sweep.dir), digest(_root_)
+    known = {path.parent.name: path.read_text(encoding="utf-8") for path in sweep.glob(f"*/{IDENTITY}")}
+    same = [folder for folder, identity in known.items() if identity == ours]
+    numbered = itertools.chain([name], (f"{name}-{n}" for n in itertools.count(2)))
+    return min(same) if same else next(folder for folder in numbered if folder not in known)
+
+
+def digest(config: DictConfig) -> str:
+    """Equal for jobs that train the same."""
+    return hashlib.sha256(json.dumps(comparable(config), sort_keys=True).encode()).hexdigest()
+
+
+def identify(folder: Path, config: DictConfig) -> None:
+    """Say in the folder whose it is. Raises UserError where it is another job's."""
+    ours, file = digest(config), folder / IDENTITY
+    if file.exists() and file.read_text(encoding="utf-8") != ours:
+        changed = ", ".join(differences(folder, config)) or "more than its config"
+        raise UserError(f"{folder} has a job with {changed}: give a hydra.sweep.subdir that tells the jobs apart")
+    write_text(file, ours)
+
+
+def differences(folder: Path, config: DictConfig) -> list[str]:
+    """What another config of the same name has, key by key: `trainer.max_epochs=5 (now 10)`."""
+    if not (folder / "config.yaml").is_file():  # it did not come so far
+        return []
+    saved, ours = comparable(OmegaConf.load(folder / "config.yaml")), comparable(config)
+    keys = sorted(key for key in {*saved, *ours} if saved.get(key) != ours.get(key))
+    return [f"{key}={saved.get(key)} (now {ours.get(key)})" for key in keys]
+
+
+def comparable(config: Any) -> dict[str, Any]:
+    """The config resolved and flat, as far as it decides what is trained: equal for equal jobs."""
+    tree = OmegaConf.masked_copy(config, [key for key in config if key not in ("hydra", "logger", "choices")])
+    if OmegaConf.is_interpolation(tree.paths, "output_dir"):  # before Hydra has made the folder
+        tree.paths.output_dir = HERE
+    own = str(tree.paths.output_dir)
+    flat = dict(_flattened(json.loads(json.dumps(OmegaConf.to_container(tree, resolve=True), default=str))))
+    flat = {key: _moved(value, own) for key, value in flat.items() if not NOT_COMPARED.fullmatch(key)}
+    if str(flat.get("ckpt_path")).startswith(HERE):  # it went on from its own checkpoint
+        flat["ckpt_path"] = None
+    return flat
+
+
+def _moved(value: Any, own: str) -> Any:
+    return HERE + value[len(own) :] if isinstance(value, str) and f"{value}/".startswith(f"{own}/") else value
+
+
+def _flattened(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in tree.items():
+        if isinstance(value, dict) and value:
+            yield from _flattened(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, value

@@ -1,0 +1,134 @@
+"""One job, run by Hydra: alone, or one of a sweep in whatever process its launcher starts."""
+
+import logging
+import os
+import re
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig, open_dict, read_write
+
+from cifar_lightning.config import quoted
+from cifar_lightning.console import log_traceback
+from cifar_lightning.errors import UserError
+from cifar_lightning.processes import processes_to_start, run_processes
+from cifar_lightning.reporting.tables import duration, percent
+from cifar_lightning.sweeps import folders, parallel, state
+from cifar_lightning.sweeps.resolvers import register
+
+log = logging.getLogger(__name__)
+
+register()  # a launcher's worker imports this module before it resolves a config
+failures: list[str] = []  # why single runs of this process failed, a line each
+
+
+def job(config: DictConfig) -> Any:
+    """One run, called by Hydra with the composed config, in this run's folder.
+
+    Returns `optimized_metric`. A failure is kept for the end of the command (that of a sweep's job in its folder):
+    Hydra would print it in its own way, and the other jobs of a sweep go on.
+    """
+    hydra = HydraConfig.get()
+    if hydra.mode != RunMode.MULTIRUN:
+        try:
+            return train(config).get(config.optimized_metric)
+        except Exception as error:
+            failures.append(in_words(error))
+            return None
+    alone = parallel.launcher_name(hydra.launcher) == "basic"
+    with nullcontext() if alone else parallel.prefixed_output(f"[#{hydra.job.num}]"):
+        try:
+            return sweep_job(config).get(config.optimized_metric)
+        except Exception as error:
+            reason = in_words(error)
+            log.error("failed: %s", reason)
+            state.note_failure(Path(hydra.runtime.output_dir), reason)
+            return None
+
+
+def in_words(error: Exception) -> str:
+    log_file = log_traceback(error)
+    if isinstance(error, UserError):
+        return str(error)
+    reason = (str(error).strip() or "no message").splitlines()[0]
+    return f"{type(error).__name__}: {reason} (traceback: {log_file})"
+
+
+def train(config: DictConfig, *, show: bool = True) -> dict[str, Any]:
+    """Train here, or in several processes; what metrics.json holds."""
+    overrides = list(HydraConfig.get().overrides.task)
+    processes = processes_to_start(trainer_settings(config, overrides))
+    if processes > 0:
+        return run_processes(processes)
+    from cifar_lightning.train import run  # imports torch: 2 seconds that help and mistakes need not wait for
+
+    return run(config, overrides, show=show)
+
+
+def trainer_settings(config: DictConfig, overrides: list[str]) -> DictConfig:
+    """The run's own: a resumed one has those of its checkpoint where none were typed."""
+    if config.ckpt_path is None:
+        return config.trainer
+    from cifar_lightning.train import prepared
+
+    return prepared(config, overrides).trainer
+
+
+def sweep_job(config: DictConfig) -> dict[str, Any]:
+    """Train, unless it is done or being done; a job that was cut off goes on from its last checkpoint."""
+    folder = Path(HydraConfig.get().runtime.output_dir)
+    if one_of_several():  # that SLURM or torchrun has started for one job: the first speaks for all
+        return train(config)
+    with state.claim(folder) as free:
+        if not free:
+            log.info("%s: another process is running it", folder.name)
+            return {}
+        folders.identify(folder, config)
+        metrics = state.result(folder)
+        if metrics is not None:
+            log.info("%s: finished already", folder.name)
+            state.forget_failure(folder)
+            return state.rename(folder, metrics, list(HydraConfig.get().overrides.task))
+        return attempt(config, folder)
+
+
+def one_of_several() -> bool:
+    ranks = (os.environ.get(name) for name in ("RANK", "SLURM_PROCID", "LOCAL_RANK"))
+    return int(next(filter(None, ranks), 0)) > 0
+
+
+def attempt(config: DictConfig, folder: Path) -> dict[str, Any]:
+    state.forget_failure(folder)
+    parallel.claim_gpu(config.trainer)
+    say_where_another_lies(config, folder)
+    last = folder / "checkpoints" / "last.ckpt"
+    if last.is_file() and config.train and config.ckpt_path is None:
+        log.info("%s: goes on from its last checkpoint", folder.name)
+        go_on_from(last, config)
+    if config.callbacks.get("model_summary"):
+        config.callbacks.model_summary = None  # a sweep has a line for each epoch, no table for each job
+    metrics = train(config, show=False)
+    figures = {"validation": metrics.get("val/acc"), "test": metrics.get("test/acc")}
+    shown = ", ".join(f"{name} {percent(value)}" for name, value in figures.items() if value is not None)
+    log.info("%s: %s, %s", folder.name, shown or "done", duration(metrics.get("train_seconds")))
+    return metrics
+
+
+def go_on_from(checkpoint: Path, config: DictConfig) -> None:
+    """As if `ckpt_path` had been typed: processes that this one starts repeat what was typed."""
+    config.ckpt_path = str(checkpoint)
+    hydra: Any = HydraConfig.get()
+    with read_write(hydra), open_dict(hydra):
+        hydra.overrides.task = [*hydra.overrides.task, f"ckpt_path={quoted(checkpoint)}"]
+
+
+def say_where_another_lies(config: DictConfig, folder: Path) -> None:
+    """Where this job had to take another folder than its name's."""
+    numbered = re.fullmatch(r"(.+)-\d+", folder.name)
+    older = folder.with_name(numbered[1]) if numbered else folder
+    if older != folder and older.is_dir():
+        changed = ", ".join(folders.differences(older, config)) or "another config"
+        log.warning("%s has %s. It stays as it is; this job's folder is %s", older.name, changed, folder.name)

@@ -1,0 +1,90 @@
+"""What a sweep's folder says of its jobs. It outlives processes, and every launcher's workers can read and write it.
+
+A job is a folder. With metrics.json it is finished; with failure.json it failed, and that says why; while its lock is
+held it is running; else it was cut off.
+"""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from cifar_lightning.reporting.files import write_json
+
+SWEEP = "multirun.yaml"  # Hydra writes it into a sweep's folder
+FAILURE = "failure.json"
+LOCK = ".lock"
+
+
+@dataclass(frozen=True)
+class Unfinished:
+    """A job without a result: its folder, the reason, and whether it failed by itself."""
+
+    folder: Path
+    reason: str
+    failed: bool
+
+
+@contextmanager
+def claim(folder: Path) -> Iterator[bool]:
+    """Whether no other process runs the job of this folder; if so, none will until the block ends."""
+    lock = FileLock(folder / LOCK, timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        yield False
+        return
+    try:
+        yield True
+    finally:
+        lock.release()
+
+
+def result(folder: Path) -> dict[str, Any] | None:
+    """The job's metrics, if it is finished."""
+    try:
+        return dict(json.loads((folder / "metrics.json").read_text(encoding="utf-8")))
+    except (FileNotFoundError, ValueError):  # a file that can't be read is no result
+        return None
+
+
+def rename(folder: Path, metrics: dict[str, Any], overrides: list[str]) -> dict[str, Any]:
+    """Call a finished job what the present command calls it, so that the summary puts it beside its like.
+
+    A default may be typed out now: `activation=relu` is the same job, and the same row as its other seeds.
+    """
+    if metrics.get("overrides") != overrides:
+        metrics["overrides"] = overrides
+        write_json(folder / "metrics.json", metrics)
+    return metrics
+
+
+def note_failure(folder: Path, reason: str) -> None:
+    write_json(folder / FAILURE, {"reason": reason})
+
+
+def forget_failure(folder: Path) -> None:
+    (folder / FAILURE).unlink(missing_ok=True)
+
+
+def unfinished(folder: Path) -> list[Unfinished]:
+    """The jobs without a result in every sweep in and below this folder."""
+    sweeps = sorted(path.parent for path in folder.rglob(SWEEP))
+    jobs = (path.parent for sweep in sweeps for path in sorted(sweep.glob("*/.hydra")))
+    # One may have failed in a folder where another is finished, if a person's own names don't tell them apart.
+    return [_describe(job) for job in jobs if result(job) is None or (job / FAILURE).exists()]
+
+
+def _describe(job: Path) -> Unfinished:
+    if (job / LOCK).exists():
+        with claim(job) as free:
+            if not free:
+                return Unfinished(job, "is running", failed=False)
+    if (job / FAILURE).exists():
+        reason = json.loads((job / FAILURE).read_text(encoding="utf-8"))["reason"]
+        return Unfinished(job, reason, failed=True)
+    return Unfinished(job, "was cut off; the same command into the same folder goes on with it", failed=False)

@@ -1,0 +1,50 @@
+"""An end to a training whose loss is no number any more, before it is written into a checkpoint."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+from lightning.pytorch.callbacks import Callback
+
+from cifar_lightning.errors import UserError
+
+
+class FiniteLoss(Callback):
+    """Raises UserError where the loss is NaN or infinite: within `every_n_steps`, on a CPU in the same step.
+
+    It looks at the sum over the epoch so far, where NaN and infinity stay: a GPU need not wait for each step.
+    """
+
+    def __init__(self, every_n_steps: int = 50) -> None:
+        if every_n_steps < 1:
+            raise UserError(f"callbacks.finite_loss.every_n_steps={every_n_steps}: give 1 or more")
+        self.every_n_steps = every_n_steps
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        on_cpu = pl_module.device.type == "cpu"
+        if on_cpu or (batch_idx + 1) % self.every_n_steps == 0 or trainer.is_last_batch:
+            loss = pl_module.train_sums.loss.item()  # type: ignore[operator, union-attr]
+            if not math.isfinite(loss):
+                when = "" if on_cpu else f" or up to {self.every_n_steps - 1} steps before"
+                raise UserError(not_finite(trainer, f"the training loss became {loss}", when))
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        loss = float(trainer.callback_metrics.get("val/loss", 0.0))
+        if trainer.state.fn == "fit" and not math.isfinite(loss):
+            raise UserError(not_finite(trainer, f"the validation loss became {loss}"))
+
+
+def not_finite(trainer: L.Trainer, what: str, when: str = "") -> str:
+    """The line that ends such a run."""
+    lr = trainer.optimizers[0].param_groups[0]["lr"]
+    folders = {Path(c.dirpath) for c in trainer.checkpoint_callbacks if getattr(c, "dirpath", None)}  # type: ignore
+    saved = [path for folder in folders for path in folder.glob("last.ckpt")]
+    good = f"The last good checkpoint is {saved[0]}." if saved else "No checkpoint had been written yet."
+    return (
+        f"{what} in step {trainer.global_step}{when} (epoch {trainer.current_epoch + 1}, learning rate {lr:.3g}). "
+        f"{good} Try a lower optimizer.lr or trainer.gradient_clip_val=1.0; trainer.detect_anomaly=true names the "
+        "operation that the first NaN comes from"
+    )

@@ -1,0 +1,106 @@
+"""last.ckpt, from which a run goes on as if it had never been stopped; and how any checkpoint gets onto the disk."""
+
+import io
+import math
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
+from lightning.pytorch.plugins.io import TorchCheckpointIO
+
+from cifar_lightning.errors import UserError
+
+BATCHES_BETWEEN_TALKS = 8  # of several processes, about whether to save or to stop
+
+
+class WholeFiles(TorchCheckpointIO):
+    """Writes a checkpoint beside its place and renames it, so that there is always a whole one.
+
+    Lightning writes it into the folder for temporary files: from another file system that one is copied, not renamed.
+    """
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        path = Path(path)
+        temporary = path.with_name(f".{path.name}.tmp")  # always the same: what a killed run left is written over
+        content = io.BytesIO()
+        torch.save(checkpoint, content)  # not into the file: it would turn a full disk into an error of its own
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with temporary.open("wb") as file:
+                file.write(content.getbuffer())
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        except OSError:
+            temporary.unlink(missing_ok=True)
+            raise
+
+
+class LastCheckpoint(ModelCheckpoint):
+    """Saves last.ckpt after each epoch, after `every_minutes` of a longer one, and where `max_steps` cuts one off.
+
+    every_minutes: null for none in mid-epoch.
+    """
+
+    def __init__(self, dirpath: str | Path, every_minutes: float | None = 10) -> None:
+        if every_minutes is not None and every_minutes < 0:
+            raise UserError(f"callbacks.last_checkpoint.every_minutes={every_minutes}: give 0 or more, or null")
+        super().__init__(dirpath, filename="last", enable_version_counter=False, save_on_train_epoch_end=True)
+        self._seconds = math.inf if every_minutes is None else 60 * every_minutes
+        self._next = math.inf
+
+    def save(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Save, if not done since the last step."""
+        super().on_train_epoch_end(trainer, pl_module)
+        self._next = time.monotonic() + self._seconds
+
+    def on_load_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Let the record of the best checkpoint follow a run's folder that was moved; Lightning would start anew."""
+        for state in checkpoint["callbacks"].values():
+            if "best_k_models" in state and (Path(str(self.dirpath)) / Path(state["best_model_path"]).name).is_file():
+                _move(state, state["dirpath"], str(self.dirpath))
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        super().on_train_start(trainer, pl_module)
+        self._next = time.monotonic() + self._seconds
+        for callback in trainer.callbacks:  # type: ignore[attr-defined]
+            if isinstance(callback, EarlyStopping) and callback.stopped_epoch:  # before the run was, too
+                trainer.should_stop = True
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        due = agreed(trainer, time.monotonic() >= self._next, batch_idx)
+        cut_off = trainer.max_steps != -1 and trainer.global_step >= trainer.max_steps
+        if (due or cut_off) and can_resume_after(trainer, batch_idx):
+            self.save(trainer, pl_module)
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self.save(trainer, pl_module)
+
+
+def _move(state: dict[str, Any], old: str, new: str) -> None:
+    """Replace a folder in the paths of a ModelCheckpoint's state."""
+    for key in ("dirpath", "best_model_path", "kth_best_model_path", "last_model_path"):
+        state[key] = state[key].replace(old, new)
+    state["best_k_models"] = {path.replace(old, new): score for path, score in state["best_k_models"].items()}
+
+
+def can_resume_after(trainer: L.Trainer, batch_idx: int) -> bool:
+    """Whether a run that is saved at this batch's end and resumed goes on as if nothing had happened.
+
+    Not between batches whose gradients are added up; and Lightning leaves out the validation that follows a batch.
+    """
+    followed_by_validation = (batch_idx + 1) % (trainer.val_check_batch or math.inf) == 0
+    return not (trainer.is_last_batch or followed_by_validation or trainer.fit_loop._should_accumulate())
+
+
+def agreed(trainer: L.Trainer, wanted: bool, batch_idx: int = -1) -> bool:
+    """Whether one of the processes wants it; they all get the same answer, and ask each other every few batches."""
+    if trainer.world_size == 1:
+        return wanted
+    return (batch_idx + 1) % BATCHES_BETWEEN_TALKS == 0 and trainer.strategy.reduce_boolean_decision(wanted, all=False)

@@ -2,7 +2,7 @@
 
 The same network, batches (the device pipeline's), precision and optimizer. The framework has its default callbacks
 and logger, progress bar included; its epoch ends with a checkpoint. Both count the epoch's loss and accuracy. The
-first epoch of both is for warming up.
+first epoch of both is for warming up. The difference is that of whole epochs, divided by their steps.
 """
 
 import argparse

@@ -1,7 +1,8 @@
 """Images per second of each classic recipe, through the framework and as a plain script, in turns in one process.
 
 The framework trains by Trainer.fit with its default callbacks and logger; every few seconds it stands still between two
-steps while the plain script (benchmarks/plain.py) goes on for as long. The first turn of both is for warming up.
+steps while the plain script (benchmarks/plain.py) goes on for as long. The first turn of both is for warming up. What
+the framework sets for the process (denormals to zero, freed memory kept) is set for the plain script, too.
 """
 
 import argparse

@@ -30,6 +30,7 @@ def main() -> None:
     """The console command; where something is wrong it ends with `error: …` on standard error and exit code 1."""
     end_with_the_command()
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises instead of printing a traceback of its own
+    os.environ["OC_CAUSE"] = "1"  # OmegaConf tells the cause of an error
     forget_folders()
     sweep.forget()
     failures.clear()
@@ -54,8 +55,9 @@ def main() -> None:
 
 
 def one_line(error: BaseException) -> str:
-    if isinstance(error, OmegaConfBaseException) and error.__cause__:  # a folder that can't be made, for one
-        return one_line(error.__cause__)
+    cause = error.__cause__ or error.__context__
+    if isinstance(error, OmegaConfBaseException) and isinstance(cause, OmegaConfBaseException | OSError):
+        return one_line(cause)  # a folder that can't be made, for one
     if isinstance(error, OSError):
         return f"{error.filename or 'input/output'}: {error.strerror or error}"
     return " ".join(str(error).split())

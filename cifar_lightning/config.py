@@ -5,6 +5,7 @@ Imports neither torch nor lightning, so that a mistake in a config is found befo
 
 import datetime
 import functools
+import itertools
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -31,10 +32,17 @@ def conf_dir() -> Path:
 
 
 def overridden(overrides: Sequence[str]) -> str:
-    """A folder's name for what was typed: `model=resnet,optimizer.lr=0.1`, at most 100 characters, or `default`."""
+    """A folder's name for what was typed: `model=resnet,optimizer.lr=0.1`, or `default`.
+
+    What is swept comes first. As many overrides as fit into 100 characters, and so much of the first in any case.
+    """
     named = [o for o in overrides if not o.lstrip("+~").startswith(UNNAMED)]
-    bare = re.sub(r"[\[\]{}'\" ]", "", ",".join(named))
-    return re.sub(r"[^\w=.,+~-]+", "-", bare)[:100].strip("-,") or "default"
+    words = [
+        re.sub(r"[^\w=.,+~-]+", "-", re.sub(r"[\[\]{}'\" ]", "", override)).strip("-,")
+        for override in sorted(named, key=lambda override: not re.search(r"=[^\[{'\"]*(,|\w\()", override))
+    ]
+    fitting = itertools.takewhile(lambda name: len(name) <= 100, itertools.accumulate(words, "{},{}".format))
+    return (list(fitting) or [",".join(words)[:100].strip("-,")])[-1] or "default"
 
 
 @functools.cache

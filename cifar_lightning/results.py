@@ -161,6 +161,7 @@ def write(
             tensorboard.add_figures(logger.experiment, shown, trainer.global_step)
             columns = hparams(classifier.config, metrics["overrides"])
             tensorboard.add_hparams(logger.experiment, columns, hparam_metrics(metrics))
+            logger.experiment.close()  # Lightning has done so before the test; this opened it again, with a thread
     write_json(folder / "metrics.json", metrics)
 
 

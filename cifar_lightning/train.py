@@ -148,6 +148,11 @@ def build_trainer(
     settings["plugins"] = [*settings.get("plugins", []), WholeFiles()]
     settings["precision"] = resolve_precision(settings["precision"], settings["accelerator"])
     settings["profiler"] = settings["profiler"] or NoProfiler()
+    if settings["strategy"] == "fsdp":
+        from cifar_lightning.training.sharding import FullySharded, check_shardable
+
+        check_shardable(config)
+        settings["strategy"] = FullySharded()
     try:
         trainer = L.Trainer(
             **settings,

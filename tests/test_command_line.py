@@ -50,6 +50,32 @@ def test_a_mistake_leaves_nothing_behind(command, arguments):
     assert list(command.folder.iterdir()) == []
 
 
+@pytest.mark.parametrize(("mode", "folder"), [([], "runs"), (["-m"], "multiruns")])
+def test_a_folder_that_cannot_be_made_is_one_line_that_names_it(command, mode, folder):
+    (command.folder / "file").touch()
+    outcome = command(*mode, "data=digits", "paths.log_dir=file/logs")
+    assert outcome.code == 1
+    assert outcome.err == f"error: file/logs/train/{folder}: Not a directory\n"
+
+
+def heavy_imports(folder: Path, *arguments: str) -> str:
+    program = (
+        "import sys, cifar_lightning.__main__ as m\n"
+        f"sys.argv = ['cifar_lightning', *{arguments!r}]\n"
+        "try: m.main()\n"
+        "except SystemExit: pass\n"
+        "print('torch' in sys.modules, 'lightning' in sys.modules, 'matplotlib' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=folder, capture_output=True, text=True, check=True)
+    return done.stdout.splitlines()[-1]
+
+
+def test_who_has_no_data_does_not_wait_for_torch(tmp_path):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "cifar-10-batches-py").touch()  # no folder, so that nothing is asked for over the network
+    assert heavy_imports(tmp_path) == "False False False"
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_a_gpu_that_is_not_there_is_one_clear_line(command):
     outcome = command(*QUICK, "trainer.accelerator=gpu")
@@ -107,15 +133,7 @@ def test_help_shows_commands_and_the_choices_of_each_group(command):
 
 @pytest.mark.parametrize("arguments", [["--help"], ["--cfg", "job"], ["modle=resnet"]])
 def test_help_configs_and_mistakes_do_not_wait_for_torch(tmp_path, arguments):
-    program = (
-        "import sys, cifar_lightning.__main__ as m\n"
-        f"sys.argv = ['cifar_lightning', *{arguments!r}]\n"
-        "try: m.main()\n"
-        "except SystemExit: pass\n"
-        "print('torch' in sys.modules, 'lightning' in sys.modules, 'matplotlib' in sys.modules)"
-    )
-    done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=True)
-    assert done.stdout.splitlines()[-1] == "False False False"
+    assert heavy_imports(tmp_path, *arguments) == "False False False"
 
 
 def test_the_module_the_console_script_and_another_folder_make_the_same_run(tmp_path):

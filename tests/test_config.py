@@ -16,6 +16,9 @@ from cifar_lightning.errors import UserError
         (["data.root=/elsewhere", "paths.log_dir=x", "task_name=a", "+tags=[b]", "seed=1"], "seed=1"),
         (["model.channels=[8, 16]"], "model.channels=8,16"),
         (["+note='a b/../c'"], "+note=ab-..-c"),
+        (["data=digits", "activation=relu,tanh", "seed=range(1,4)"], "activation=relu,tanh,seed=range-1,4,data=digits"),
+        (["model.a=" + 60 * "a", "model.b=" + 60 * "b", "seed=1"], "model.a=" + 60 * "a"),
+        (["model.a=" + 200 * "a"], "model.a=" + 92 * "a"),
     ],
 )
 def test_a_folder_is_named_after_what_was_typed(overrides, name):

@@ -8,14 +8,25 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from cifar_lightning import evaluate, export, predict, summarize
+from cifar_lightning import evaluate, export, predict, report, search, summarize
+from cifar_lightning.data import check
 
 ROOT = Path(__file__).parent.parent
-BLOCKS = re.findall(r"```bash\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.DOTALL)
+README = (ROOT / "README.md").read_text()
+BLOCKS = re.findall(r"```bash\n(.*?)```", README, flags=re.DOTALL)
 COMMANDS = [line.split("#")[0].strip() for block in BLOCKS for line in block.splitlines() if line.strip()]
 RUN = "python -m cifar_lightning "
 TRAIN = [line for line in COMMANDS if f"{line} ".startswith(RUN) and "ckpt_path" not in line and "ddp" not in line]
-TOOLS = {"evaluate": evaluate, "predict": predict, "export": export, "summarize": summarize}
+TOOLS = {
+    "evaluate": evaluate,
+    "predict": predict,
+    "export": export,
+    "summarize": summarize,
+    "report": report,
+    "search": search,
+    "data.check": check,
+}
+SHORT_SEARCH = ["n_trials=1", "data=digits", "trainer.max_epochs=1", "trainer.limit_train_batches=1", "logger=none"]
 SHORT = ["trainer.max_epochs=1", "trainer.limit_train_batches=1", "trainer.limit_test_batches=1", "logger=none"]
 
 
@@ -42,7 +53,7 @@ def test_a_training_command_runs(command, cifar_folder, monkeypatch, line):
     assert outcome.code == 0, outcome.err
 
 
-def test_resuming_testing_and_summarising_run(command, capsys):
+def test_resuming_testing_and_summarising_run(command, capsys, cifar_folder):
     small = ["data=digits", "model=cnn2", "trainer.limit_train_batches=3", "logger=none"]
     assert command(*small, "trainer.max_epochs=1").code == 0
     (folder,) = command.runs()
@@ -60,9 +71,21 @@ def test_resuming_testing_and_summarising_run(command, capsys):
     Image.new("RGB", (50, 40), "red").save("photos/red.png")
     for line in COMMANDS:
         if line.startswith("python -m cifar_lightning."):
-            tool = TOOLS[line.split()[2].partition(".")[2]]
-            assert tool.main(arguments(line.replace("NAME", folder.name))) == 0, line
+            name = line.split()[2].partition(".")[2]
+            given = arguments(line.replace("NAME", folder.name))
+            if name == "search":
+                given = [word for word in given if not word.startswith("n_trials=")] + SHORT_SEARCH
+            if name == "data.check":
+                given = [f"data.root={cifar_folder}", "data.verify=false", "data.val_size=60"]
+            assert TOOLS[name].main(given) == 0, line
     assert "cnn2" in capsys.readouterr().out  # the summary's row
+
+
+def test_the_python_lines_run(command, capsys):
+    (lines,) = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+    short = '"trainer.max_epochs=1", "trainer.limit_train_batches=2", "logger=none"'
+    exec(lines.replace('"trainer.max_epochs=5"', short), {})
+    assert "| activation=tanh" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("line", [line for line in COMMANDS if line.startswith("make ")])
@@ -79,7 +102,6 @@ def test_every_command_of_the_readme_is_one_of_these():
 
 
 def test_it_stays_short_and_its_files_exist():
-    text = (ROOT / "README.md").read_text()
-    assert len(text.splitlines()) < 250
-    for target in re.findall(r"\]\(([^)#]+)\)", text):
+    assert len(README.splitlines()) < 250
+    for target in re.findall(r"\]\(([^)#]+)\)", README):
         assert (ROOT / target).exists(), target

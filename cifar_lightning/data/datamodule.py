@@ -5,15 +5,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 import lightning as L
-import numpy as np
 import torch
 
 from cifar_lightning.data.device_loader import DeviceLoader, EvaluationLoader
-from cifar_lightning.data.digits import load_digits
 from cifar_lightning.data.loader import Batch, Split, TrainingLoader, check_batch_size
 from cifar_lightning.data.normalize import normalization
-from cifar_lightning.data.sources import Arrays, LabeledImages, load_cifar10
-from cifar_lightning.data.split import stratified_split
+from cifar_lightning.data.parts import Parts, Source, load_parts
 from cifar_lightning.data.worker_loader import WorkerLoader
 from cifar_lightning.errors import UserError
 
@@ -24,6 +21,8 @@ class CIFAR10DataModule(L.LightningDataModule):
     After `setup`: `train`, `val`, `test` (`Split`s of uint8 tensors), `train_indices` and `val_indices` (into the
     official training set), `class_names`, `mean`, `std`, `checksum`. Without a Trainer: one process, CPU, epoch 0.
     """
+
+    name: str
 
     def __init__(
         self,
@@ -67,7 +66,7 @@ class CIFAR10DataModule(L.LightningDataModule):
             "pin_memory": pin_memory,
             "persistent_workers": persistent_workers,
         }
-        self._arrays: Arrays | None = None
+        self._parts: Parts | None = None
         self._train_loader: TrainingLoader | None = None
 
     def prepare_data(self) -> None:
@@ -77,16 +76,13 @@ class CIFAR10DataModule(L.LightningDataModule):
     def setup(self, stage: str | None = None) -> None:
         if hasattr(self, "train"):
             return
-        arrays = self._load()
-        self.train_indices, self.val_indices = stratified_split(arrays.train.labels, self.val_size, self.split_seed)
-        check_batch_size(self.batch_size, len(self.train_indices), self._world_size)
-        self.val = _split(arrays.train, self.val_indices)
-        self.test = _split(arrays.test)
-        self.train = _split(arrays.train, self.train_indices if len(self.val) else None)
-        self.class_names, self.checksum = arrays.class_names, arrays.checksum
+        parts = self._load()
+        check_batch_size(self.batch_size, len(parts.train_indices), self._world_size)
+        self.val, self.test, self.train = parts.val, parts.test, parts.train
+        self.train_indices, self.val_indices = parts.train_indices, parts.val_indices
+        self.class_names, self.checksum = parts.class_names, parts.checksum
         measured_on = None if self.name == "cifar10" else self.train.images
         self.mean, self.std = normalization(self.normalize, measured_on)
-        self._arrays = None
 
     @property
     def has_validation(self) -> bool:
@@ -130,11 +126,11 @@ class CIFAR10DataModule(L.LightningDataModule):
             first = (first * 255).round().clamp(0, 255).to(torch.uint8)
         return first, torch.cat(labels)[:n]
 
-    def _load(self) -> Arrays:
-        if self._arrays is None:
-            is_digits = self.name == "digits"
-            self._arrays = load_digits() if is_digits else load_cifar10(self.root, self.source, self.verify)
-        return self._arrays
+    def _load(self) -> Parts:
+        if self._parts is None:
+            source = Source(self.name, self.source, self.root, self.verify, self.val_size, self.split_seed)
+            self._parts = load_parts(source)
+        return self._parts
 
     def _training_loader(self, *, device: torch.device, num_workers: int | None, **keys: Any) -> TrainingLoader:
         keys |= {"batch_size": self.batch_size, "drop_last": self.drop_last, "seed": self.seed}
@@ -177,11 +173,6 @@ class CIFAR10DataModule(L.LightningDataModule):
     @property
     def _world_size(self) -> int:
         return self.trainer.world_size if self.trainer else 1
-
-
-def _split(data: LabeledImages, indices: np.ndarray | None = None) -> Split:
-    images, labels = (data.images, data.labels) if indices is None else (data.images[indices], data.labels[indices])
-    return Split(torch.from_numpy(images), torch.from_numpy(labels))
 
 
 def _choice(key: str, value: str, choices: tuple[str, ...], group: str = "data") -> None:

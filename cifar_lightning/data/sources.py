@@ -33,13 +33,17 @@ class Arrays:
     class_names: tuple[str, ...]
     checksum: str
     """First 16 hex digits of the SHA-256 over training images, training labels, test images, test labels."""
+    changed: tuple[str, ...] = ()
+    """The files that differ from the official ones, where that was accepted."""
 
     @classmethod
-    def of(cls, train: LabeledImages, test: LabeledImages, class_names: tuple[str, ...]) -> Self:
+    def of(
+        cls, train: LabeledImages, test: LabeledImages, class_names: tuple[str, ...], changed: Sequence[str] = ()
+    ) -> Self:
         digest = hashlib.sha256()
         for array in (train.images, train.labels, test.images, test.labels):
             digest.update(np.ascontiguousarray(array).data)
-        return cls(train, test, class_names, digest.hexdigest()[:16])
+        return cls(train, test, class_names, digest.hexdigest()[:16], tuple(changed))
 
 
 def load_cifar10(
@@ -62,14 +66,19 @@ def load_cifar10(
     if changed and verify:
         raise UserError(_not_official(folder / changed[0], len(content[changed[0]])))
     if changed:
-        log.warning("data.verify=false: %s in %s differ from the official files", ", ".join(changed), folder)
+        warn_of_changes(changed, folder)
     if source == "torchvision":
         return _through_torchvision(folder.parent)
     return Arrays.of(
         train=_join([parse_batch(content[name], folder / name) for name in TRAIN]),
         test=_join([parse_batch(content[TEST], folder / TEST)]),
         class_names=parse_class_names(content[META], folder / META),
+        changed=changed,
     )
+
+
+def warn_of_changes(changed: Sequence[str], folder: Path) -> None:
+    log.warning("data.verify=false: %s in %s differ from the official files", ", ".join(changed), folder)
 
 
 def _join(batches: list[tuple[np.ndarray, np.ndarray]]) -> LabeledImages:

@@ -59,6 +59,11 @@ def in_words(error: Exception) -> str:
 
 def train(config: DictConfig, *, show: bool = True) -> dict[str, Any]:
     """Train here, or in several processes; what metrics.json holds."""
+    if config.ckpt_path is None and config.data.name == "cifar10":
+        # Before torch is imported, so that who has no data need not wait for it; and once for all processes.
+        from cifar_lightning.data.download import fetch_cifar10
+
+        fetch_cifar10(Path(config.data.root), config.data.verify)
     overrides = list(HydraConfig.get().overrides.task)
     processes = processes_to_start(trainer_settings(config, overrides))
     if processes > 0:

@@ -12,6 +12,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from cifar_lightning.errors import UserError
 from cifar_lightning.training import resuming
+from cifar_lightning.training.memory_format import memory_format
 from cifar_lightning.training.metrics import Sums, test_metrics
 from cifar_lightning.training.optimizers import build_optimizer
 from cifar_lightning.training.schedules import build_schedule
@@ -51,7 +52,7 @@ class ImageClassifier(L.LightningModule):
         channels_last: bool = True,
     ) -> None:
         super().__init__()
-        self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
+        self.memory_format = memory_format(network, channels_last)
         self.network = network.to(memory_format=self.memory_format)
         self.optimizer_config, self.scheduler_config = dict(optimizer), dict(scheduler)
         self.label_smoothing, self.loss_reduction, self.test_tta = label_smoothing, loss_reduction, test_tta

@@ -14,7 +14,7 @@ DIGITS = ["--digits", "--repetitions", "1"]
 
 def rows_of(text: str) -> list[list[str]]:
     """The cells of a section's table, heading first."""
-    lines = [line for line in text.splitlines() if line.startswith("|") and not line.startswith("| -")]
+    lines = [line for line in text.splitlines() if line.startswith("|") and not line.startswith("| ---")]
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
 
 

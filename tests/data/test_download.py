@@ -307,10 +307,36 @@ def test_processes_share_one_download(tmp_path, official, packed, serve):
     root, expected = tmp_path / "data", sum_of(packed)
     arguments = [str(root), server.url, str(expected.size), expected.md5]
     command = [sys.executable, "-c", textwrap.dedent(PROCESS), *arguments]
-    processes = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(3)]
-    assert [process.communicate(timeout=60)[0].strip() for process in processes] == [str(root / FOLDER)] * 3
+    processes = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(8)]
+    assert [process.communicate(timeout=60)[0].strip() for process in processes] == [str(root / FOLDER)] * 8
     assert_fetched(root, packed)
     assert server.ranges == [None]
+
+
+RUN = """
+    import sys
+    from cifar_lightning.data import archive, download
+    archive.OFFICIAL_ARCHIVE, download.URLS = archive.Sum(int(sys.argv[2]), sys.argv[3]), (sys.argv[1],)
+    sys.argv[1:] = sys.argv[4:]
+    from cifar_lightning.__main__ import main
+    main()
+"""
+
+
+@pytest.mark.slow
+def test_runs_that_start_at_once_on_an_empty_folder_share_one_download_and_all_end_well(
+    tmp_path, official, packed, serve
+):
+    server, expected = serve(official, bytes_per_second=400_000), sum_of(packed)
+    sums = [server.url, str(expected.size), expected.md5]
+    small = ["model=cnn2", "data.verify=false", "data.val_size=60", "data.batch_size=20", "trainer.max_epochs=1"]
+    command = [sys.executable, "-c", textwrap.dedent(RUN), *sums, *small, "logger=none"]
+    how = {"cwd": tmp_path, "stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
+    processes = [subprocess.Popen(command, **how) for _ in range(8)]
+    assert [(process.communicate(timeout=300)[1], process.returncode) for process in processes] == [("", 0)] * 8
+    assert server.ranges == [None]
+    assert_fetched(tmp_path / "data", packed)
+    assert len(list((tmp_path / "logs" / "train" / "runs").glob("*/metrics.json"))) == 8
 
 
 def test_progress_is_a_line_for_every_tenth_where_there_is_no_terminal(tmp_path, official, serve, caplog):

@@ -2,6 +2,9 @@
 
 import os
 import signal
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,7 +13,6 @@ from resuming import KINDS, assert_same_run, stopped, train
 from stopping import SignalAt
 
 from cifar_lightning.errors import Interrupted
-from cifar_lightning.training import interruption
 
 pytestmark = pytest.mark.filterwarnings("ignore:Checkpoint directory")
 
@@ -84,17 +86,19 @@ def test_before_the_first_step_nothing_is_saved(tmp_path):
 
 
 def test_a_second_signal_ends_the_process_at_once(tmp_path):
-    # In a child, because it ends.
-    process = os.fork()
-    if process == 0:
-        interruption.SAME_PRESS = -1
-        try:
-            train(
-                tmp_path, more=[SignalAt("on_train_batch_start", 7), SignalAt("on_train_batch_start", 7, signal.SIGINT)]
-            )
-        finally:
-            os._exit(0)
-    assert os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) == 130
+    program = (
+        "import sys\nfrom pathlib import Path\nfrom signal import SIGINT\n"
+        "from resuming import train\nfrom stopping import SignalAt\n"
+        "from cifar_lightning.training import interruption\n"
+        "interruption.SAME_PRESS = -1\n"
+        "at = 'on_train_batch_start', 7\n"
+        "train(Path(sys.argv[1]), more=[SignalAt(*at), SignalAt(*at, SIGINT)])"
+    )
+    paths = os.pathsep.join(str(folder) for folder in (Path(__file__).parent, Path(__file__).parents[1]))
+    done = subprocess.run(
+        [sys.executable, "-c", program, tmp_path], env=os.environ | {"PYTHONPATH": paths}, capture_output=True
+    )
+    assert done.returncode == 130, done.stderr
     assert torch.load(tmp_path / "last.ckpt", weights_only=True)["global_step"] == 5
 
 

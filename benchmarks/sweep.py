@@ -1,0 +1,92 @@
+"""Many small runs: the jobs of one sweep, which share a process, against as many processes, one after the other.
+
+Both train the same networks from the same seeds. What training takes is the same for both and is left out of the
+ratio: it is that of the time beyond. The sweep's time includes its summary.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks import record
+from cifar_lightning.errors import UserError
+
+GOAL = "the time beyond training at least 1.5x shorter in a sweep"
+EXPECTED = "a process of its own costs each job four to five seconds of imports, and reading the data"
+EXAMPLES = """\
+  python -m benchmarks.sweep                           12 jobs twice: about 3 minutes
+  python -m benchmarks.sweep --jobs 40
+"""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    seconds: float  # from the command to its end
+    training: float  # of them, the epochs of all jobs
+    jobs: int
+
+    @property
+    def beyond(self) -> float:
+        return self.seconds - self.training
+
+
+def measure(arguments: argparse.Namespace) -> record.Record:
+    common = [*record.data_overrides(arguments), "model=cnn2", "trainer.max_epochs=1"]
+    common.append(f"trainer.limit_train_batches={arguments.steps}")
+    seeds = [str(seed) for seed in range(arguments.jobs)]
+    together = [["-m", *common, f"seed={','.join(seeds)}"]]
+    apart = [[*common, f"seed={seed}"] for seed in seeds]
+    programs = {"one sweep": together, "processes": apart}
+    turns = [{name: run(commands) for name, commands in programs.items()} for _ in range(arguments.repetitions)]
+    rows = []
+    for name in programs:
+        outcomes = [turn[name] for turn in turns]
+        seconds, beyond = (statistics.median(getattr(o, key) for o in outcomes) for key in ("seconds", "beyond"))
+        rows.append(
+            {
+                "jobs as": name,
+                "jobs/minute": f"{60 * arguments.jobs / seconds:.1f}",
+                "seconds": f"{seconds:.1f}",
+                "of training": f"{seconds - beyond:.1f}",
+                "beyond, s/job": f"{beyond / arguments.jobs:.2f}",
+            }
+        )
+    ratio = statistics.median(turn["processes"].beyond / turn["one sweep"].beyond for turn in turns)
+    return record.Record(GOAL, EXPECTED, f"{ratio:.2f}x", rows)
+
+
+def run(commands: Sequence[Sequence[str]]) -> Outcome:
+    """Run `python -m cifar_lightning` with each of these arguments, one after the other."""
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        start = time.perf_counter()
+        for arguments in commands:
+            process = subprocess.run(
+                [sys.executable, "-m", "cifar_lightning", *arguments, f"paths.log_dir={folder}"],
+                env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])},
+                capture_output=True,
+                text=True,
+            )
+            if process.returncode:
+                raise UserError(f"a run failed: {(process.stderr.strip() or 'no message').splitlines()[-1]}")
+        seconds = time.perf_counter() - start
+        metrics = [json.loads(path.read_text(encoding="utf-8")) for path in Path(folder).rglob("metrics.json")]
+    return Outcome(seconds, sum(run["train_seconds"] for run in metrics), len(metrics))
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    options = record.parser("sweep", __doc__ or "", EXAMPLES, repetitions=1)
+    options.add_argument("--jobs", type=record.positive, default=12, help="(default: 12)")
+    options.add_argument("--steps", type=record.positive, default=100, help="of each job's training (default: 100)")
+    return record.main(options, measure, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,89 @@
+"""Each test image counts once; processes that torchrun or SLURM starts, on one machine or several, make one run."""
+
+import csv
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from official_format import write_cifar
+from test_ddp import MODULE, SHORT, metrics, run
+
+from cifar_lightning.processes import free_port
+
+# Writes down what this process has for training and validation. It lies in the folder of the command.
+WITNESS = """
+import hashlib
+from lightning.pytorch.callbacks import Callback
+
+class Witness(Callback):
+    def on_train_start(self, trainer, module):
+        data = trainer.datamodule
+        parts = [part.tobytes() for part in (data.train_indices, data.val_indices)]
+        parts += [part.images.numpy().tobytes() for part in (data.train, data.val)]
+        with open(f"witness{trainer.global_rank}", "w") as file:
+            file.write(" ".join(hashlib.md5(part).hexdigest() for part in parts))
+"""
+
+
+@pytest.mark.slow
+def test_each_of_10_001_test_images_counts_once_and_all_processes_have_the_same_split(command):
+    write_cifar(command.folder / "data" / "cifar-10-batches-py", n_test=10_001)
+    (command.folder / "witness.py").write_text(WITNESS)
+    data = ["data=cifar10", "data.verify=false", "data.val_size=101", "data.batch_size=20"]
+    given = [*SHORT, *data, "trainer=ddp_sim", "+callbacks.witness._target_=witness.Witness", "hydra.run.dir=two"]
+    code, _, err = run(command.folder, *given)
+    assert code == 0, err
+    first, second = (Path(f"witness{rank}").read_text() for rank in range(2))
+    assert first == second
+
+    both = metrics(Path("two"))
+    assert sum(map(sum, both["test/confusion_matrix"])) == 10_001
+    with open("two/predictions.csv") as file:
+        assert [int(row["index"]) for row in csv.DictReader(file)] == list(range(10_001))
+    alone = command("train=false", "ckpt_path=two/checkpoints/best.ckpt", "trainer=cpu", "hydra.run.dir=one")
+    assert alone.code == 0, alone.err
+    one = metrics(Path("one"))
+    for name in ("test/confusion_matrix", "test/acc", "test/top5", "val/acc"):
+        assert both[name] == one[name]
+    for name in ("test/loss", "val/loss"):
+        assert both[name] == pytest.approx(one[name], abs=1e-6)
+
+
+def together(folder: Path, commands: list[list[str]], environments: list[dict[str, str]]) -> list[str]:
+    """Start the commands at once, wait for all to end well; what each wrote to standard output."""
+    how = {"cwd": folder, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    common = os.environ | {"OMP_NUM_THREADS": "1"}
+    processes = [subprocess.Popen(c, env=common | e, **how) for c, e in zip(commands, environments, strict=True)]
+    ends = [process.communicate(timeout=300) for process in processes]
+    assert [process.returncode for process in processes] == [0] * len(processes), ends
+    return [out for out, _ in ends]
+
+
+def assert_one_run(folder: Path, outputs: list[str]) -> None:
+    assert [out.count("test accuracy, top 5") for out in sorted(outputs, key=len)] == [0, 1]
+    assert [path.name for path in folder.iterdir()] == ["here"]
+    assert metrics(folder / "here")["processes"] == 2
+    assert len(list((folder / "here").glob("*.log"))) == 1
+
+
+@pytest.mark.slow
+def test_two_machines_make_one_run(tmp_path):
+    given = [*SHORT, "callbacks=none", "trainer=ddp_sim", "trainer.devices=1", "trainer.num_nodes=2"]
+    where = ["--nnodes=2", "--nproc-per-node=1", "--master-addr=127.0.0.1", f"--master-port={free_port()}"]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", *where]
+    commands = [
+        [*torchrun, f"--node-rank={rank}", "-m", "cifar_lightning", *given, "hydra.run.dir=here"] for rank in range(2)
+    ]
+    assert_one_run(tmp_path, together(tmp_path, commands, [{}, {}]))
+
+
+@pytest.mark.slow
+def test_tasks_of_slurm_make_one_run(tmp_path):
+    command = [*MODULE, *SHORT, "callbacks=none", "trainer=ddp_sim", "hydra.run.dir=here"]
+    job = {"SLURM_NTASKS": "2", "SLURM_JOB_NAME": "train", "SLURM_JOB_ID": "7", "SLURM_NODEID": "0"}
+    job |= {"SLURM_NTASKS_PER_NODE": "2", "SLURM_JOB_NODELIST": "localhost", "MASTER_PORT": free_port()}
+    job |= {"MASTER_ADDR": "127.0.0.1"}
+    tasks = [job | {"SLURM_PROCID": str(rank), "SLURM_LOCALID": str(rank)} for rank in range(2)]
+    assert_one_run(tmp_path, together(tmp_path, [command] * 2, tasks))

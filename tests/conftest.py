@@ -1,10 +1,15 @@
 """Fixtures for all tests."""
 
+import os
 from pathlib import Path
 
 import pytest
 from command import Command
 from official_format import write_cifar
+
+# Before torch is imported, here and in what tests start. Workers that share the cores would wait for each other's
+# threads, spinning: the whole suite then takes three times as long.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 @pytest.fixture(scope="session")

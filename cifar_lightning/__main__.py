@@ -13,7 +13,7 @@ from hydra._internal.utils import get_args_parser
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
-from cifar_lightning.completion import complete_sub_folders
+from cifar_lightning.completion import check_request, complete_sub_folders
 from cifar_lightning.config import conf_dir, forget_folders, quoted
 from cifar_lightning.errors import Interrupted, UserError
 from cifar_lightning.processes import check_folder, end_with_the_command, report
@@ -80,6 +80,7 @@ def checked_arguments(arguments: Sequence[str]) -> list[str]:
     """
     args = get_args_parser().parse_args(arguments)
     if args.shell_completion:
+        check_request(args.overrides)
         complete_sub_folders()
     if args.help or args.hydra_help or args.shell_completion or args.info or args.experimental_rerun:
         return list(arguments)

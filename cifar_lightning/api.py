@@ -16,7 +16,7 @@ from lightning.pytorch.callbacks import Callback
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from cifar_lightning.arguments import checkpoint_file
-from cifar_lightning.config import forget_folders, overridden, parse_overrides, plain, run_folder
+from cifar_lightning.config import forget_folders, overridden, parse_overrides, plain, quoted, run_folder
 from cifar_lightning.data.datamodule import CIFAR10DataModule
 from cifar_lightning.errors import Interrupted, UserError
 from cifar_lightning.processes import processes_to_start
@@ -24,8 +24,10 @@ from cifar_lightning.reporting.files import read_csv
 from cifar_lightning.reporting.summary import Run, Summary, summarize
 from cifar_lightning.runs import checkpoint_to_resume, folder_of
 from cifar_lightning.summarize import write as write_summary
+from cifar_lightning.sweeps import state
 from cifar_lightning.sweeps.command import expand
-from cifar_lightning.sweeps.folders import job_name
+from cifar_lightning.sweeps.command import swept as swept_keys
+from cifar_lightning.sweeps.folders import folder_for, identify, job_name
 from cifar_lightning.train import build_classifier, build_datamodule, run
 from cifar_lightning.training.inference import Classifier, Predictions
 from cifar_lightning.training.loading import load_classifier
@@ -93,8 +95,7 @@ def train(config: DictConfig, *, quiet: bool = False, callbacks: Sequence[Callba
             metrics = run(config, list(overrides), show=False, callbacks=callbacks)
         except Interrupted as ending:  # a notebook goes on after it
             raise KeyboardInterrupt(str(ending)) from None
-    history = folder / "history.csv"
-    return Result(folder, metrics, read_csv(history) if history.exists() else [])
+    return _result(folder, metrics)
 
 
 def sweep(overrides: Sequence[str], *, output_dir: str | Path | None = None) -> list[Result]:
@@ -102,16 +103,19 @@ def sweep(overrides: Sequence[str], *, output_dir: str | Path | None = None) -> 
 
     `sweep(["model=cnn2", "activation=relu,tanh", "seed=1,2,3"])` is six runs, in one folder with their summary, as the
     command's `-m` leaves them. All are checked before the first begins. Prints a line a run.
-    Raises UserError.
+
+    `output_dir`: a folder of a sweep, from here or from the command, to go on with: what is finished is not run again,
+    what was cut off goes on from its last checkpoint. A run that fails ends the sweep, unlike the command's.
+    Raises UserError, KeyboardInterrupt where it is interrupted.
     """
     jobs = _jobs(overrides)
     config = [compose(job) for job in jobs][0]  # noqa: RUF015 (all are checked)
     if output_dir is None:
         output_dir = _new_folder(f"{config.paths.log_dir}/{config.task_name}/multiruns", overrides)
-    folder = Path(output_dir).expanduser().absolute()
+    folder, swept = Path(output_dir).expanduser().absolute(), swept_keys(overrides)
     results = []
     for i, job in enumerate(jobs):
-        results.append(train(compose(job, output_dir=folder / job_name(job)), quiet=True))
+        results.append(_finished_or_trained(job, folder, swept))
         words = [override for override in job if override not in overrides]
         metrics = results[-1].metrics
         known = [part for part in ("val", "test") if metrics.get(f"{part}/acc") is not None]
@@ -162,6 +166,30 @@ def untrained(config: DictConfig, data: CIFAR10DataModule) -> Classifier:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         return Classifier(build_classifier(config, data))
+
+
+def _result(folder: Path, metrics: dict[str, Any]) -> Result:
+    history = folder / "history.csv"
+    return Result(folder, metrics, read_csv(history) if history.exists() else [])
+
+
+def _finished_or_trained(job: Sequence[str], sweep: Path, swept: Sequence[str]) -> Result:
+    """The run of a sweep's job: the one that is there, gone on with where it was cut off, or a new one."""
+    config = compose(job, output_dir=sweep)
+    folder = sweep / folder_for(sweep, job_name(job, swept), config)
+    with _explained():
+        folder.mkdir(parents=True, exist_ok=True)
+    with state.claim(folder) as free:
+        if not free:
+            raise UserError(f"{folder}: another process is running it")
+        identify(folder, config)
+        metrics = state.result(folder)
+        if metrics is None:
+            last = folder / "checkpoints" / "last.ckpt"
+            more = [f"ckpt_path={quoted(last)}"] if last.is_file() and config.train and not config.ckpt_path else []
+            metrics = train(compose([*job, *more], output_dir=folder), quiet=True).metrics
+        state.forget_failure(folder)
+        return _result(folder, state.rename(folder, metrics, list(job)))
 
 
 def _choose_folder(config: DictConfig, overrides: Sequence[str]) -> Path:

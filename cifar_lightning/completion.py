@@ -1,11 +1,22 @@
 """Tab completion of the console command: Hydra's own, with what lies in a group's sub-folders."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra.core.object_type import ObjectType
 
+from cifar_lightning.errors import UserError
 from cifar_lightning.validation import choices
+
+SHELLS = ("bash", "fish", "zsh")
+
+
+def check_request(words: Sequence[str]) -> None:
+    """Raises UserError for what follows --shell-completion, if it is nothing that Hydra can do."""
+    asked = [word.partition("=") for word in words]
+    if len(asked) != 1 or asked[0][0] not in ("install", "uninstall", "query") or asked[0][2] not in SHELLS:
+        raise UserError(f"--shell-completion {' '.join(words)}: write install=SHELL, SHELL one of {', '.join(SHELLS)}")
 
 
 def complete_sub_folders() -> None:

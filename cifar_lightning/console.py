@@ -12,6 +12,7 @@ CHATTER = (
     "Be aware that when using `ckpt_path`, callbacks",  # the average of weights, which a test does without
     "Checkpoint directory .* exists and is not empty",  # a resumed run
     "You have overridden `transfer_batch_to_device`",  # and meant to
+    "The number of training batches .* is smaller than the logging interval",  # every epoch is logged all the same
 )
 
 

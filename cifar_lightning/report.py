@@ -1,11 +1,11 @@
 """python -m cifar_lightning.report DIR: one HTML page of a run, or of many, that opens anywhere."""
 
-import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from cifar_lightning.errors import UserError
+from cifar_lightning.options import Parser
 from cifar_lightning.reporting.files import write_text
 from cifar_lightning.reporting.pages import run_page, sweep_page, usable
 from cifar_lightning.reporting.summary import load_runs
@@ -31,13 +31,8 @@ exit code: 1 if there was no run, or a metrics.json that could not be used
 """
 
 
-def parser() -> argparse.ArgumentParser:
-    result = argparse.ArgumentParser(
-        prog="python -m cifar_lightning.report",
-        description=DESCRIPTION,
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+def parser() -> Parser:
+    result = Parser("report", DESCRIPTION, EXAMPLES)
     result.add_argument("folder", metavar="DIR", help="the folder of a run or of a sweep, or one with runs in it")
     result.add_argument("--out", metavar="FILE", help="where to write [DIR/report.html]")
     return result

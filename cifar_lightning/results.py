@@ -160,7 +160,8 @@ def write(
             shown = {name: figure for name, figure in drawn.items() if name != "samples"}  # there since the start
             tensorboard.add_figures(logger.experiment, shown, trainer.global_step)
             columns = hparams(classifier.config, metrics["overrides"])
-            tensorboard.add_hparams(logger.experiment, columns, hparam_metrics(metrics))
+            # At this step, so that a run that goes on from here replaces them.
+            tensorboard.add_hparams(logger.experiment, columns, hparam_metrics(metrics), trainer.global_step)
             logger.experiment.close()  # Lightning has done so before the test; this opened it again, with a thread
     write_json(folder / "metrics.json", metrics)
 

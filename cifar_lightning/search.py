@@ -54,7 +54,9 @@ def run(given: Given) -> int:
         study.run_trials(trials, search, lambda trial: outcome.announce(trials, trial))
     except KeyboardInterrupt:
         interrupted = True
-    outcome.show(search, trials, outcome.write(search, trials))
+    best = outcome.write(search, trials)
+    if best or not interrupted:
+        outcome.show(search, trials, best)
     if interrupted:
         print("interrupted: the same command goes on", file=sys.stderr)
         return 130

@@ -1,6 +1,5 @@
 """python -m cifar_lightning.summarize DIR...: one table of many runs, seeds folded into mean ± deviation."""
 
-import argparse
 import os
 import sys
 from collections.abc import Sequence
@@ -9,6 +8,7 @@ from pathlib import Path
 from rich.console import Console
 
 from cifar_lightning.errors import UserError
+from cifar_lightning.options import Parser
 from cifar_lightning.reporting.files import write_csv, write_text
 from cifar_lightning.reporting.summary import Summary, load_runs, summarize
 from cifar_lightning.reporting.tables import Row, markdown_table, rich_table
@@ -36,13 +36,8 @@ exit code: 1 if there was no run, or a metrics.json that could not be used
 """
 
 
-def parser() -> argparse.ArgumentParser:
-    result = argparse.ArgumentParser(
-        prog="python -m cifar_lightning.summarize",
-        description=DESCRIPTION,
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+def parser() -> Parser:
+    result = Parser("summarize", DESCRIPTION, EXAMPLES)
     result.add_argument("folders", nargs="+", metavar="DIR", help="a folder with runs in it, at any depth")
     result.add_argument(
         "--by",

@@ -32,6 +32,7 @@ from cifar_lightning.training.memory import keep_freed_memory
 from cifar_lightning.training.precision import resolve_precision
 from cifar_lightning.training.profiling import NoProfiler
 from cifar_lightning.training.progress import ProgressBar
+from cifar_lightning.training.time_limit import TimeLimit
 from cifar_lightning.training.trust import check_resumable
 
 log = logging.getLogger(__name__)
@@ -154,6 +155,8 @@ def build_trainer(
         check_shardable(config)
         settings["strategy"] = FullySharded()
     try:
+        if settings.get("max_time") is not None:
+            callbacks.append(TimeLimit(settings.pop("max_time")))
         trainer = L.Trainer(
             **settings,
             callbacks=callbacks,

@@ -59,6 +59,10 @@ TEXT = Rule(lambda v: type(v) is str and v != "", "a text")
 COUNT_OR_SHARE = Rule(
     lambda v: (type(v) is int and v >= 0) or (type(v) is float and 0 <= v <= 1), "a count, or a share from 0.0 to 1.0"
 )
+DURATION = Rule(
+    lambda v: type(v) is str and bool(re.fullmatch(r"\d+:\d\d:\d\d:\d\d", v)),
+    "days, hours, minutes, seconds as 00:01:30:00",
+)
 INITS = (
     "default", "xavier_uniform", "xavier_normal", "kaiming_uniform", "kaiming_normal", "lecun_normal", "orthogonal",
     "dirac", "tutorial",
@@ -119,6 +123,7 @@ RULES: dict[str, Rule] = {
     "trainer.max_epochs": optional(integer(-1, "an integer of at least 1, or -1 for no limit")),
     "trainer.min_epochs": optional(integer(0)),
     "trainer.max_steps": integer(-1, "an integer of at least 1, or -1 for no limit"),
+    "trainer.max_time": optional(DURATION),
     "trainer.num_nodes": integer(1),
     "trainer.accumulate_grad_batches": integer(1),
     "trainer.gradient_clip_val": optional(not_negative()),

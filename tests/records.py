@@ -4,6 +4,7 @@ import json
 
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch import Tensor
 
 from cifar_lightning.reporting.files import read_csv
 
@@ -22,12 +23,25 @@ def without_times(rows):
     return [{key: value for key, value in row.items() if key != "seconds"} for row in rows]
 
 
+def assert_identical(a, b, where=""):
+    if isinstance(a, Tensor):
+        assert torch.equal(a, b), where
+    elif isinstance(a, dict):
+        assert a.keys() == b.keys(), where
+        for key in a:
+            assert_identical(a[key], b[key], f"{where}.{key}")
+    elif isinstance(a, list | tuple):
+        for i, (x, y) in enumerate(zip(a, b, strict=True)):
+            assert_identical(x, y, f"{where}[{i}]")
+    else:
+        assert a == b, where
+
+
 def assert_same_record(resumed, whole):
     """Weights, optimizer, curves, history, figures of the test and predictions."""
     a, b = checkpoint(resumed), checkpoint(whole)
-    for name, tensor in b["state_dict"].items():
-        assert torch.equal(tensor, a["state_dict"][name]), name
-    assert str(a["optimizer_states"]) == str(b["optimizer_states"])
+    for part in ("state_dict", "optimizer_states", "lr_schedulers"):
+        assert_identical(a[part], b[part], part)
     assert without_times(read_csv(resumed / "history.csv")) == without_times(read_csv(whole / "history.csv"))
     curves, expected = scalars(resumed), scalars(whole)
     assert curves.keys() == expected.keys()

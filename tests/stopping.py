@@ -1,19 +1,44 @@
-"""A signal at an exact moment of a run."""
+"""A signal, an accident or the end of its time, at an exact moment of a run."""
 
 import os
 import signal
 
-from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.callbacks import Callback, Timer
 
 
-class SignalAt(Callback):
-    """Sends this process a signal when a hook is called for the n-th time."""
+class At(Callback):
+    """Does something when a hook is called for the n-th time."""
 
-    def __init__(self, hook: str, n: int, number: signal.Signals = signal.SIGTERM) -> None:
-        self.calls, self.n, self.number = 0, n, number
+    def __init__(self, hook: str, n: int) -> None:
+        self.calls, self.n = 0, n
         setattr(self, hook, self._count)
 
-    def _count(self, *_: object) -> None:
+    def _count(self, trainer: object, *_: object) -> None:
         self.calls += 1
         if self.calls == self.n:
-            os.kill(os.getpid(), self.number)
+            self.happen(trainer)
+
+
+class SignalAt(At):
+    """Sends this process a signal."""
+
+    def __init__(self, hook: str, n: int, number: signal.Signals = signal.SIGTERM) -> None:
+        super().__init__(hook, n)
+        self.number = number
+
+    def happen(self, trainer: object) -> None:
+        os.kill(os.getpid(), self.number)
+
+
+class AccidentAt(At):
+    def happen(self, trainer: object) -> None:
+        raise RuntimeError("the dog ate the gradient")
+
+
+class TimeOverAt(At):
+    """Lets the time limit believe that hours have passed."""
+
+    def happen(self, trainer: object) -> None:
+        for callback in trainer.callbacks:
+            if isinstance(callback, Timer):
+                callback._offset = 1e6

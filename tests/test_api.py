@@ -16,8 +16,12 @@ from omegaconf.errors import ReadonlyConfigError
 from PIL import Image
 
 from cifar_lightning.api import Predictions, compare, compose, load, load_data, sweep, train, untrained
+from cifar_lightning.config import compose as compose_as_command
 from cifar_lightning.data.digits import load_digits
 from cifar_lightning.errors import UserError
+from cifar_lightning.sweeps import state
+from cifar_lightning.sweeps.folders import digest
+from cifar_lightning.training.history import History
 
 IMAGES = torch.from_numpy(load_digits().test.images[:7])
 
@@ -221,6 +225,38 @@ def test_a_sweep_trains_each_combination_and_leaves_its_summary(here, capsys, ac
     assert sorted(row["activation"] for row in summary.rows) == activations
     assert all(row["validation"].endswith("(2)") for row in summary.rows)
     assert (here / "sweep" / "summary.csv").read_text().count("\n") == 1 + len(activations)
+
+
+def test_a_sweep_into_the_same_folder_goes_on_where_it_was_cut_off(here, monkeypatch):
+    small = [*SMALL, "callbacks.last_checkpoint.every_minutes=null", "trainer.max_epochs=2", "test=false"]
+    end_epoch, begun = History.on_train_epoch_end, []
+
+    def killed(self, trainer, module):
+        begun.append((module.config["seed"], trainer.current_epoch))
+        if begun[-1] == (2, 1) and begun.count((2, 1)) == 1:
+            raise SystemExit(1)
+        end_epoch(self, trainer, module)
+
+    monkeypatch.setattr(History, "on_train_epoch_end", killed)
+    monkeypatch.setattr("cifar_lightning.results.draw", lambda *_: {})
+    monkeypatch.setattr("cifar_lightning.reporting.comparison_figures.comparison_figures", lambda _: {})
+    with pytest.raises(SystemExit):
+        sweep([*small, "seed=1,2"], output_dir="sweep")
+    results = sweep([*small, "seed=2,1"], output_dir="sweep")
+    assert begun == [(1, 0), (1, 1), (2, 0), (2, 1), (2, 1)]
+    assert [result.folder.name for result in results] == ["seed=2", "seed=1"]
+    assert [len(result.history) for result in results] == [2, 2]
+    told = [result.metrics["overrides"] for result in results]
+    assert told == [[*small, f"seed={seed}"] for seed in (2, 1)]
+    with state.claim(here / "sweep" / "seed=1"), pytest.raises(UserError, match="another process"):
+        sweep([*small, "seed=1"], output_dir="sweep")
+
+
+def test_a_job_is_the_same_from_here_and_from_the_command(here):
+    words = ["model=cnn2", "activation=tanh", "seed=2"]
+    config = compose_as_command([*words, f"hydra.sweep.dir={here}"], return_hydra_config=True)
+    config.paths.output_dir = "logs/multiruns/sweep/activation=tanh"
+    assert digest(compose(words, output_dir=here)) == digest(config)
 
 
 def test_a_sweep_is_checked_before_its_first_run(here):

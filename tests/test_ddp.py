@@ -8,12 +8,17 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from lightning.pytorch.strategies import DDPStrategy
 
 from cifar_lightning.config import compose
 from cifar_lightning.data.digits import load_digits
 from cifar_lightning.processes import processes_to_start
+from cifar_lightning.train import build_trainer
+from cifar_lightning.training.history import History
+from cifar_lightning.training.sharding import FullySharded
 
 QUICK = ["data=digits", "model=cnn2", "augmentation=none", "logger=none", "trainer.precision=32-true"]
 SHORT = [*QUICK, "trainer.max_epochs=1", "trainer.limit_train_batches=3"]
@@ -230,6 +235,25 @@ def test_a_command_starts_a_process_for_each_device_unless_somebody_else_has(mon
     assert processes_to_start(trainer) == processes
     monkeypatch.setenv("LOCAL_RANK", "1")
     assert processes_to_start(trainer) == 0
+
+
+@pytest.mark.parametrize(
+    ("choice", "settings", "strategy"),
+    [
+        ("ddp", ("gpu", -1, "ddp", True), DDPStrategy),
+        ("ddp_sim", ("cpu", 2, "ddp", False), DDPStrategy),
+        ("fsdp", ("gpu", -1, "fsdp", True), FullySharded),
+    ],
+)
+def test_a_trainer_for_several_processes_is_what_lightning_makes(tmp_path, choice, settings, strategy):
+    given = compose([f"trainer={choice}"]).trainer
+    assert (given.accelerator, given.devices, given.strategy, given.sync_batchnorm) == settings
+    here = ["trainer.accelerator=cpu", "trainer.devices=2", "trainer.sync_batchnorm=false"]  # there may be no GPU
+    config = compose([f"trainer={choice}", *here, "trainer.num_nodes=3", "logger=none", "callbacks=none"])
+    config.paths.output_dir = str(tmp_path)
+    trainer = build_trainer(config, History(tmp_path / "history.csv"), SimpleNamespace(has_validation=True))
+    assert isinstance(trainer.strategy, strategy)
+    assert (trainer.num_devices, trainer.num_nodes, trainer.world_size) == (2, 3, 6)
 
 
 @pytest.mark.parametrize("strategy", ["ddp_spawn", "ddp_fork", "ddp_notebook"])

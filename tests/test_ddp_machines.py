@@ -2,15 +2,23 @@
 
 import csv
 import os
+import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 from official_format import write_cifar
-from test_ddp import MODULE, SHORT, metrics, run
+from test_ddp import SHORT, metrics, run
+from torch.distributed.run import parse_args
 
+from cifar_lightning.__main__ import checked_arguments
 from cifar_lightning.processes import free_port
+
+DOCUMENT = (Path(__file__).parents[1] / "docs" / "processes.md").read_text(encoding="utf-8").replace("\\\n", "")
+BLOCKS = re.findall(r"```bash\n(.*?)```", DOCUMENT, flags=re.DOTALL)
+COMMANDS = [line for block in BLOCKS for line in block.splitlines() if "cifar_lightning" in line]
 
 # Writes down what this process has for training and validation. It lies in the folder of the command.
 WITNESS = """
@@ -28,7 +36,8 @@ class Witness(Callback):
 
 
 @pytest.mark.slow
-def test_each_of_10_001_test_images_counts_once_and_all_processes_have_the_same_split(command):
+def test_each_of_10_001_test_images_counts_once_and_all_processes_have_the_same_split(command, monkeypatch):
+    monkeypatch.syspath_prepend(command.folder)
     write_cifar(command.folder / "data" / "cifar-10-batches-py", n_test=10_001)
     (command.folder / "witness.py").write_text(WITNESS)
     data = ["data=cifar10", "data.verify=false", "data.val_size=101", "data.batch_size=20"]
@@ -42,7 +51,8 @@ def test_each_of_10_001_test_images_counts_once_and_all_processes_have_the_same_
     assert sum(map(sum, both["test/confusion_matrix"])) == 10_001
     with open("two/predictions.csv") as file:
         assert [int(row["index"]) for row in csv.DictReader(file)] == list(range(10_001))
-    alone = command("train=false", "ckpt_path=two/checkpoints/best.ckpt", "trainer=cpu", "hydra.run.dir=one")
+    best = ["train=false", "ckpt_path=two/checkpoints/best.ckpt", "trust=witness"]
+    alone = command(*best, "trainer=cpu", "hydra.run.dir=one")
     assert alone.code == 0, alone.err
     one = metrics(Path("one"))
     for name in ("test/confusion_matrix", "test/acc", "test/top5", "val/acc"):
@@ -68,22 +78,51 @@ def assert_one_run(folder: Path, outputs: list[str]) -> None:
     assert len(list((folder / "here").glob("*.log"))) == 1
 
 
+def documented(program: str) -> tuple[list[str], list[str]]:
+    """The words before and after the `cifar_lightning` of the command of docs/processes.md that begins so."""
+    words = shlex.split(next(line for line in COMMANDS if line.startswith(program)))
+    at = words.index("cifar_lightning")
+    return words[:at], words[at + 1 :]
+
+
+@pytest.mark.parametrize("line", COMMANDS)
+def test_a_documented_command_is_accepted(monkeypatch, line):
+    words = shlex.split(line)
+    at = words.index("cifar_lightning")
+    if words[0] != "python":  # what has started this process also tells it to name a folder
+        monkeypatch.setenv("LOCAL_RANK", "1")
+    if words[0] == "torchrun":
+        assert parse_args(words[1:]).training_script == "cifar_lightning"
+    overrides = [word.replace("$SLURM_JOB_ID", "7") for word in words[at + 1 :]]
+    assert checked_arguments(overrides)[: len(overrides)] == overrides
+
+
+def on_a_cpu(overrides: list[str], *more: str) -> list[str]:
+    """A documented run as one of two processes without GPUs."""
+    small = {"trainer=ddp": "trainer=ddp_sim", "model=resnet18": "model=cnn2"}
+    kept = [small.get(word, word) for word in overrides if not word.startswith("hydra.run.dir=")]
+    return [*kept, *SHORT, "callbacks.model_summary=null", *more, "hydra.run.dir=here"]
+
+
 @pytest.mark.slow
 def test_two_machines_make_one_run(tmp_path):
-    given = [*SHORT, "callbacks=none", "trainer=ddp_sim", "trainer.devices=1", "trainer.num_nodes=2"]
-    where = ["--nnodes=2", "--nproc-per-node=1", "--master-addr=127.0.0.1", f"--master-port={free_port()}"]
-    torchrun = [sys.executable, "-m", "torch.distributed.run", *where]
-    commands = [
-        [*torchrun, f"--node-rank={rank}", "-m", "cifar_lightning", *given, "hydra.run.dir=here"] for rank in range(2)
-    ]
+    program, overrides = documented("torchrun --nnodes=2")
+    given = on_a_cpu(overrides, "trainer.devices=1")
+    here = {"--nproc-per-node": "1", "--master-addr": "127.0.0.1", "--master-port": free_port()}
+    commands = []
+    for rank in ("0", "1"):
+        options = here | {"--node-rank": rank}
+        words = [f"{key}={options[key]}" if (key := word.split("=")[0]) in options else word for word in program[1:]]
+        commands.append([sys.executable, "-m", "torch.distributed.run", *words, "cifar_lightning", *given])
     assert_one_run(tmp_path, together(tmp_path, commands, [{}, {}]))
 
 
 @pytest.mark.slow
 def test_tasks_of_slurm_make_one_run(tmp_path):
-    command = [*MODULE, *SHORT, "callbacks=none", "trainer=ddp_sim", "hydra.run.dir=here"]
-    job = {"SLURM_NTASKS": "2", "SLURM_JOB_NAME": "train", "SLURM_JOB_ID": "7", "SLURM_NODEID": "0"}
-    job |= {"SLURM_NTASKS_PER_NODE": "2", "SLURM_JOB_NODELIST": "localhost", "MASTER_PORT": free_port()}
+    program, overrides = documented("srun")
+    command = [sys.executable, *program[2:], "cifar_lightning", *on_a_cpu(overrides, "trainer.devices=1")]
+    job = {"SLURM_NTASKS": "2", "SLURM_JOB_NAME": "train", "SLURM_JOB_ID": "7", "SLURM_NNODES": "2"}
+    job |= {"SLURM_NTASKS_PER_NODE": "1", "SLURM_JOB_NODELIST": "localhost", "MASTER_PORT": free_port()}
     job |= {"MASTER_ADDR": "127.0.0.1"}
-    tasks = [job | {"SLURM_PROCID": str(rank), "SLURM_LOCALID": str(rank)} for rank in range(2)]
+    tasks = [job | {"SLURM_PROCID": rank, "SLURM_LOCALID": "0", "SLURM_NODEID": rank} for rank in ("0", "1")]
     assert_one_run(tmp_path, together(tmp_path, [command] * 2, tasks))

@@ -54,6 +54,27 @@ def test_help_is_short_has_examples_and_exits_with_0(name, monkeypatch, capsys, 
     assert list(tmp_path.iterdir()) == []
 
 
+OPTIONS = ["cifar_lightning.summarize", "cifar_lightning.report", "cifar_lightning.models"]
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_a_mistyped_option_is_answered_in_one_line(name, capsys):
+    with pytest.raises(SystemExit) as end:
+        COMMANDS[name](["folder", "--optoin"])
+    assert end.value.code == 1
+    assert capsys.readouterr() == (
+        "", f"error: unrecognized arguments: --optoin (see python -m {name} --help)\n"
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("words", [[], ["install"], ["install=tcsh"], ["instal=bash"], ["install=bash", "query=bash"]])
+def test_a_completion_that_there_is_not_is_answered_in_one_line(command, words):
+    outcome = command("--shell-completion", *words)
+    assert (outcome.code, outcome.out) == (1, "")
+    assert outcome.err.startswith(f"error: --shell-completion {' '.join(words)}: write install=SHELL")
+    assert outcome.err.count("\n") == 1
+
+
 def test_help_of_a_command_about_a_search_or_models_does_not_wait_for_torch():
     program = (
         "import sys\nfrom cifar_lightning import search\nfrom cifar_lightning.models import __main__ as models\n"

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 import pytest
 from records import assert_same_record, checkpoint
-from stopping import SignalAt
+from stopping import AccidentAt, SignalAt, TimeOverAt
 
 from cifar_lightning import train
 
@@ -79,6 +79,29 @@ def test_the_command_that_a_stopped_run_prints_completes_it_bit_for_bit(command,
     assert stopped.err.splitlines()[-2] == "stopped by SIGTERM. Go on with:"
     assert checkpoint(command.folder / "part")["global_step"] == 12
     outcome = command(*printed_command(stopped.err))
+    assert outcome.code == 0, outcome.err
+    assert_same_record(command.folder / "part", command.folder / "whole")
+
+
+ENDS = {
+    "an exception": (AccidentAt("on_before_optimizer_step", 13), ["callbacks.last_checkpoint.every_minutes=0"], 1),
+    "max_steps": (AccidentAt("on_exception", 1), ["trainer.max_steps=12"], 0),
+    "max_time": (TimeOverAt("on_train_batch_start", 12), ["trainer.max_time=01:00:00:00"], 0),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("end", ENDS)
+def test_a_run_that_ended_in_mid_epoch_goes_on_bit_for_bit(command, at, end):
+    event, limits, code = ENDS[end]
+    training = [*LONG, "model.dropout=0.5", "scheduler=plateau"]
+    assert command(*training, "hydra.run.dir=whole").code == 0
+    with at(event):
+        stopped = command(*training, *limits, "hydra.run.dir=part")
+    assert stopped.code == code, stopped.err
+    assert checkpoint(command.folder / "part")["global_step"] == 12
+    free = ["trainer.max_steps=-1", "trainer.max_time=null"]
+    outcome = command("ckpt_path=part/checkpoints/last.ckpt", *free)
     assert outcome.code == 0, outcome.err
     assert_same_record(command.folder / "part", command.folder / "whole")
 

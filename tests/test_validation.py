@@ -23,6 +23,7 @@ from cifar_lightning.validation import INITS, RULES, all_keys, choices, compose_
         (["data=digits", "data.val_size=1437"], "digits has only 1,437"),
         (["data.normalize=imagnet"], "data.normalize=imagnet: must be one of none, half, channel, imagenet"),
         (["trainer.max_epochs=abc"], "trainer.max_epochs=abc: must be an integer"),
+        (["trainer.max_time=2h"], "trainer.max_time=2h: must be days, hours, minutes, seconds as 00:01:30:00"),
         (["trainer.precision=bf17"], "trainer.precision=bf17: must be one of auto"),
         (["optimizer.lr=-1"], "optimizer.lr=-1: must be a number above 0"),
         (["optimizer.lr=abc"], "optimizer.lr=abc: must be a number"),

@@ -1,6 +1,5 @@
 """python -m cifar_lightning.models: every model with its size, its cost and where its numbers come from."""
 
-import argparse
 import ast
 import importlib.util
 import re
@@ -12,6 +11,7 @@ from typing import Any
 from cifar_lightning.config import compose, conf_dir, instantiate, plain
 from cifar_lightning.errors import UserError
 from cifar_lightning.models.torchvision_families import NAMES, family_of
+from cifar_lightning.options import Parser
 from cifar_lightning.reporting.tables import Row, number, rich_table
 from cifar_lightning.validation import choices, nearest
 
@@ -31,13 +31,8 @@ examples:
 """
 
 
-def parser() -> argparse.ArgumentParser:
-    result = argparse.ArgumentParser(
-        prog="python -m cifar_lightning.models",
-        description=DESCRIPTION,
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+def parser() -> Parser:
+    result = Parser("models", DESCRIPTION, EXAMPLES)
     result.add_argument("models", nargs="*", metavar="NAME", help="a model, or a classifier of torchvision")
     result.add_argument("--all", action="store_true", help="list torchvision's classifiers too")
     return result
@@ -99,10 +94,12 @@ def torchvision_row(name: str) -> Row:
 
 
 def checked(names: Iterable[str]) -> list[str]:
-    known = [*choices("model"), *NAMES]
+    known = list(dict.fromkeys([*choices("model"), *NAMES]))
     for name in names:
         if name not in known:
-            raise UserError(f"{name}: there is no such model{nearest(name, known)}")
+            near = nearest(name, known)
+            many = ". `python -m cifar_lightning.models --all` lists all"  # a hundred names are no answer
+            raise UserError(f"{name}: there is no such model{near if near.startswith(';') else many}")
     return list(names)
 
 

@@ -71,7 +71,9 @@ def accuracy(compared: Sequence[Entry], names: Sequence[str]) -> Figure:
         values = figures_of(entry, part)
         mean, deviation = spread(values)
         text = f"{mean:.2f}" + (f" ± {deviation:.2f}" if len(values) > 1 else "")
-        bars.text(1.5, row, text if values else "-", va="center", fontsize=8)
+        end = np.nan_to_num(mean + np.nan_to_num(deviation))
+        inside = mean - np.nan_to_num(deviation) > 30  # else the number would lie on the deviation's mark
+        bars.text(1.5 if inside else end + 1.5, row, text if values else "-", va="center", fontsize=8)
     bars.set_yticks(rows, names[: len(shown)])
     bars.set(xlim=(0, 100), xlabel=f"{WORDS[part]} accuracy (%)", ylim=(len(shown) - 0.4, -0.6))
     bars.set_title("Mean ± deviation over seeds" if np.isfinite(deviations).any() else "One run each")

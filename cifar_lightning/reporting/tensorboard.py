@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 from torch import Tensor, nn
 from torch.utils.tensorboard import SummaryWriter
+from torch.utils.tensorboard._pytorch_graph import graph
 from torch.utils.tensorboard.summary import hparams
 
 from cifar_lightning.reporting import figures
@@ -30,7 +31,9 @@ def add_layout(writer: SummaryWriter) -> None:
     writer.add_custom_scalars({"training and validation": charts})
 
 
-def add_hparams(writer: SummaryWriter, params: Mapping[str, Any], metrics: Mapping[str, float | None]) -> None:
+def add_hparams(
+    writer: SummaryWriter, params: Mapping[str, Any], metrics: Mapping[str, float | None], step: int = 0
+) -> None:
     """Show the run on the HPARAMS page, with its final metrics.
 
     params: plain values, nested or not ({"optimizer": {"lr": 0.1}} is shown as optimizer.lr).
@@ -41,7 +44,7 @@ def add_hparams(writer: SummaryWriter, params: Mapping[str, Any], metrics: Mappi
     """
     for name, value in metrics.items():
         if value is not None:
-            writer.add_scalar(name if name.startswith("hp/") else f"hp/{name}", value)
+            writer.add_scalar(name if name.startswith("hp/") else f"hp/{name}", value, step)
     _, start, end = hparams(dict(_flat(params)), {})
     file_writer = writer._get_file_writer()
     file_writer.add_summary(start)
@@ -72,11 +75,27 @@ def add_image_grid(
     add_figures(writer, {name: figures.image_grid(images, captions)}, step)
 
 
-def add_graph(writer: SummaryWriter, network: nn.Module, example: Tensor) -> None:
+def add_graph(writer: SummaryWriter, network: nn.Module, example: Tensor, key: str | None = None) -> None:
     """Show the network's graph, traced in evaluation mode on `example` [N, C, H, W].
 
     Neither the network nor torch's random state is changed. A network that can't be traced costs a line in the log.
+    key: networks with the same one are traced once in a process. torch never gives back what a tracing took (1.6 MB
+    for a small network), which the jobs of a sweep would pile up.
     """
+    traced = _graphs.get(key)
+    if traced is None:
+        traced = _traced(network, example)
+        if key is not None and traced is not None:
+            _graphs[key] = traced
+    if traced is not None:
+        writer._get_file_writer().add_graph(traced)
+
+
+_graphs: dict[str | None, Any] = {}
+
+
+def _traced(network: nn.Module, example: Tensor) -> Any:
+    """TensorBoard's description of the graph, None where there is none."""
     modes = {module: module.training for module in network.modules()}
     compiled, network._compiled_call_impl = network._compiled_call_impl, None  # tracing needs the Python code
     devices = [example.device] if example.device.type == "cuda" else []
@@ -89,9 +108,10 @@ def add_graph(writer: SummaryWriter, network: nn.Module, example: Tensor) -> Non
             contextlib.redirect_stdout(io.StringIO()),
             warnings.catch_warnings(action="ignore"),
         ):
-            writer.add_graph(network, example, use_strict_trace=False)
+            return graph(network, example, use_strict_trace=False)
     except Exception as error:
         log.warning("no graph for TensorBoard: %s", str(error).strip().partition("\n")[0])
+        return None
     finally:
         network._compiled_call_impl = compiled
         for module, training in modes.items():

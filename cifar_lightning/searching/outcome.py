@@ -3,6 +3,7 @@
 import os
 import shlex
 import sys
+import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -99,7 +100,9 @@ def importances(study: optuna.Study) -> dict[str, float]:
     done = study.get_trials(deepcopy=False, states=[TrialState.COMPLETE])
     if len(done) < 2 or len({trial.value for trial in done}) < 2:
         return {}
-    return optuna.importance.get_param_importances(study)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that a branch of a conditional space has few trials
+        return optuna.importance.get_param_importances(study)
 
 
 def write(search: Search, study: optuna.Study) -> Path | None:

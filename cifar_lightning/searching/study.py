@@ -61,6 +61,8 @@ def storage(search: Search) -> optuna.storages.RDBStorage:
         )
     except (SQLAlchemyError, ImportError) as error:
         reason = " ".join(str(error.__cause__ or error).split(" (Background")[0].split())
+        if isinstance(error, ImportError):
+            reason += "; install the driver of this database, such as psycopg[binary] for PostgreSQL"
         raise UserError(f"storage={_without_password(address)}: {reason}") from error
 
 

@@ -11,20 +11,23 @@ from pathlib import Path
 from typing import Any
 
 from hydra.core.override_parser.types import Glob, Override
+from hydra.core.utils import JobReturn
 from hydra.experimental.callback import Callback
+from hydra.types import RunMode
 from omegaconf import DictConfig, open_dict, read_write
 
 from cifar_lightning.config import conf_dir, parse_overrides, quoted
 from cifar_lightning.errors import UserError
 from cifar_lightning.processes import check_folder
 from cifar_lightning.sweeps import parallel, state
+from cifar_lightning.training.memory import give_memory_back
 from cifar_lightning.validation import choices, compose_checked
 
 log = logging.getLogger(__name__)
 
 
 class Sweep(Callback):
-    """Hydra's callback at a sweep's start: only then is its folder known.
+    """Hydra's callback at a sweep's start, when its folder is known, and at each job's end.
 
     Its jobs get the folder as an absolute path, whatever the working directory of their process.
     """
@@ -37,6 +40,11 @@ class Sweep(Callback):
         Sweep.folder, Sweep.start = Path(config.hydra.sweep.dir).absolute(), time.time()
         with read_write(config.hydra), open_dict(config.hydra):
             config.hydra.overrides.hydra.append(f"hydra.sweep.dir={quoted(Sweep.folder)}")
+
+    def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
+        job_return.cfg = job_return.hydra_cfg = None  # Hydra would keep them until the sweep's end
+        if config.hydra.mode == RunMode.MULTIRUN:
+            give_memory_back()
 
 
 def checked(arguments: Sequence[str], args: Namespace) -> list[str]:

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from cifar_lightning.config import UNNAMED
 from cifar_lightning.errors import UserError
@@ -44,13 +46,17 @@ def job_name(overrides: Sequence[str], swept: Sequence[str] = ()) -> str:
 
 
 def job_folder(*swept: str, _root_: DictConfig) -> str:
-    """The name of the folder, in the sweep's, for the job that `_root_` configures.
+    """The name of the folder, in the sweep's, for the job that `_root_` configures."""
+    return folder_for(Path(_root_.hydra.sweep.dir), job_name(list(_root_.hydra.overrides.task), swept), _root_)
 
-    That is the folder of an earlier job with the same config, whatever its name and number. Else it is a new one: where
-    a job of another config has the name, the next free number is appended.
+
+def folder_for(sweep: Path, name: str, config: DictConfig) -> str:
+    """The name of the folder of an earlier job with the same config, whatever its name and number.
+
+    Else a new one: where a job of another config has `name`, the next free number is appended.
     """
-    name, sweep, ours = job_name(list(_root_.hydra.overrides.task), swept), Path(_root_.hydra.sweep.dir), digest(_root_)
-    known = {path.parent.name: path.read_text(encoding="utf-8") for path in sweep.glob(f"*/{IDENTITY}")}
+    ours = digest(config)
+    known = {path.parent.name: _identity(path) for path in sweep.glob(f"*/{IDENTITY}")}
     same = [folder for folder, identity in known.items() if identity == ours]
     numbered = itertools.chain([name], (f"{name}-{n}" for n in itertools.count(2)))
     return min(same) if same else next(folder for folder in numbered if folder not in known)
@@ -64,7 +70,7 @@ def digest(config: DictConfig) -> str:
 def identify(folder: Path, config: DictConfig) -> None:
     """Say in the folder whose it is. Raises UserError where it is another job's."""
     ours, file = digest(config), folder / IDENTITY
-    if file.exists() and file.read_text(encoding="utf-8") != ours:
+    if file.exists() and _identity(file) != ours:
         changed = ", ".join(differences(folder, config)) or "more than its config"
         raise UserError(f"{folder} has a job with {changed}: give a hydra.sweep.subdir that tells the jobs apart")
     write_text(file, ours)
@@ -72,16 +78,18 @@ def identify(folder: Path, config: DictConfig) -> None:
 
 def differences(folder: Path, config: DictConfig) -> list[str]:
     """What another config of the same name has, key by key: `trainer.max_epochs=5 (now 10)`."""
-    if not (folder / "config.yaml").is_file():  # it did not come so far
+    try:
+        saved, ours = comparable(OmegaConf.load(folder / "config.yaml")), comparable(config)
+    except (OSError, ValueError, AttributeError, YAMLError, OmegaConfBaseException):  # missing, cut short, or not ours
         return []
-    saved, ours = comparable(OmegaConf.load(folder / "config.yaml")), comparable(config)
     keys = sorted(key for key in {*saved, *ours} if saved.get(key) != ours.get(key))
     return [f"{key}={saved.get(key)} (now {ours.get(key)})" for key in keys]
 
 
 def comparable(config: Any) -> dict[str, Any]:
     """The config resolved and flat, as far as it decides what is trained: equal for equal jobs."""
-    tree = OmegaConf.masked_copy(config, [key for key in config if key not in ("hydra", "logger", "choices")])
+    left_out = ("hydra", "logger", "choices", "overrides")  # the last is of configs from `api.compose`
+    tree = OmegaConf.masked_copy(config, [key for key in config if key not in left_out])
     if OmegaConf.is_interpolation(tree.paths, "output_dir"):  # before Hydra has made the folder
         tree.paths.output_dir = HERE
     own = str(tree.paths.output_dir)
@@ -90,6 +98,10 @@ def comparable(config: Any) -> dict[str, Any]:
     if str(flat.get("ckpt_path")).startswith(HERE):  # it went on from its own checkpoint
         flat["ckpt_path"] = None
     return flat
+
+
+def _identity(file: Path) -> str:
+    return file.read_text(encoding="utf-8", errors="replace")
 
 
 def _moved(value: Any, own: str) -> Any:

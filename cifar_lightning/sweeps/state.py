@@ -45,11 +45,9 @@ def claim(folder: Path) -> Iterator[bool]:
 
 
 def result(folder: Path) -> dict[str, Any] | None:
-    """The job's metrics, if it is finished."""
-    try:
-        return dict(json.loads((folder / "metrics.json").read_text(encoding="utf-8")))
-    except (FileNotFoundError, ValueError):  # a file that can't be read is no result
-        return None
+    """The job's metrics, if it is finished. What is no result of a run, is none of the job's either."""
+    metrics = _read(folder / "metrics.json")
+    return metrics if {"val/acc", "test/acc"} & metrics.keys() else None
 
 
 def rename(folder: Path, metrics: dict[str, Any], overrides: list[str]) -> dict[str, Any]:
@@ -80,11 +78,28 @@ def unfinished(folder: Path) -> list[Unfinished]:
 
 
 def _describe(job: Path) -> Unfinished:
-    if (job / LOCK).exists():
-        with claim(job) as free:
-            if not free:
-                return Unfinished(job, "is running", failed=False)
+    if _running(job):
+        return Unfinished(job, "is running", failed=False)
     if (job / FAILURE).exists():
-        reason = json.loads((job / FAILURE).read_text(encoding="utf-8"))["reason"]
-        return Unfinished(job, reason, failed=True)
+        reason = _read(job / FAILURE).get("reason")
+        return Unfinished(job, str(reason or f"{FAILURE} doesn't say why"), failed=True)
     return Unfinished(job, "was cut off; the same command into the same folder goes on with it", failed=False)
+
+
+def _running(job: Path) -> bool:
+    if not (job / LOCK).exists():
+        return False
+    try:
+        with claim(job) as free:
+            return not free
+    except OSError:  # somebody else's folder, in which nothing can be locked
+        return False
+
+
+def _read(file: Path) -> dict[str, Any]:
+    """What the JSON file holds; nothing where it is missing, broken or of something else."""
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}

@@ -1,7 +1,7 @@
 """What TensorBoard shows from the first epoch on, beside the scalars that training logs."""
 
 from collections.abc import Mapping
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import lightning as L
 import torch
@@ -10,6 +10,9 @@ from lightning.pytorch.callbacks import Callback
 from torch import nn
 
 from cifar_lightning.reporting import tensorboard
+
+if TYPE_CHECKING:
+    from cifar_lightning.training.classifier import ImageClassifier
 
 
 class TensorBoardLogger(loggers.TensorBoardLogger):
@@ -40,9 +43,10 @@ class Dashboard(Callback):
         for writer in writers:
             tensorboard.add_layout(writer)
             tensorboard.add_image_grid(writer, "augmented training images", images.numpy(), captions)
-            tensorboard.add_graph(
-                writer, cast(nn.Module, pl_module.network), torch.zeros(1, 3, 32, 32, device=pl_module.device)
-            )
+            if not hasattr(pl_module.network, "unshard"):  # one that is sharded has to run in all processes at once
+                example = torch.zeros(1, 3, 32, 32, device=pl_module.device)
+                model = repr(cast("ImageClassifier", pl_module).config.get("model"))
+                tensorboard.add_graph(writer, cast(nn.Module, pl_module.network), example, key=model)
 
 
 def most_likely(labels: torch.Tensor) -> torch.Tensor:

@@ -41,9 +41,9 @@ class WholeFiles(TorchCheckpointIO):
 
 
 class LastCheckpoint(ModelCheckpoint):
-    """Saves last.ckpt after each epoch, after `every_minutes` of a longer one, and where `max_steps` cuts one off.
+    """Saves last.ckpt after each epoch, after `every_minutes` of a longer one, and where a limit cuts it off.
 
-    every_minutes: null for none in mid-epoch.
+    The limits are `max_steps` and `max_time`. every_minutes: null for none in mid-epoch.
     """
 
     def __init__(self, dirpath: str | Path, every_minutes: float | None = 10) -> None:

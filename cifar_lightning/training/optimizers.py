@@ -84,4 +84,6 @@ def _parts(
 
 def _on_fused_devices(groups: list[dict[str, Any]]) -> bool:
     parameters = [parameter for group in groups for parameter in group["params"]]
+    if any(hasattr(parameter, "device_mesh") for parameter in parameters):  # sharded; torch has no fused SGD for those
+        return False
     return all(parameter.device.type in FUSED_DEVICES and parameter.is_floating_point() for parameter in parameters)

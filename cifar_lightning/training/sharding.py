@@ -32,6 +32,12 @@ class FullySharded(ModelParallelStrategy):
         # Lightning calls it before it builds the optimizers, and insists on a module's own.
         model.configure_model = lambda: self._shard(model)  # type: ignore[method-assign]
 
+    def on_validation_start(self) -> None:
+        """Let all have the first process's running means, which are those that are saved; as ddp does."""
+        assert self.model is not None
+        for buffer in self.model.buffers():
+            torch.distributed.broadcast(buffer, 0)
+
     def _shard(self, model: L.LightningModule) -> None:
         if self._layer_sync:  # trainer.sync_batchnorm
             model.network = self._layer_sync.apply(model.network)  # type: ignore[arg-type]

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torchvision.transforms import v2
 
-from benchmarks import memory, overhead, pipeline, plain, recipes, record, startup, time_to_accuracy
+from benchmarks import memory, overhead, pipeline, plain, recipes, record, soak, startup, sweep, time_to_accuracy
 from cifar_lightning.api import compose, load_data
 
 DIGITS = ["--digits", "--repetitions", "1"]
@@ -35,6 +35,8 @@ def results(tmp_path, monkeypatch):
             ["--experiment", "demo", "--set", "trainer.max_epochs=1", "trainer.limit_train_batches=2"],
             1,
         ),
+        pytest.param(soak, ["--epochs", "2", "--jobs", "2"], 4, marks=pytest.mark.slow),
+        pytest.param(sweep, ["--jobs", "2", "--steps", "2"], 2, marks=pytest.mark.slow),
         pytest.param(startup, [], 5, marks=pytest.mark.slow),
         pytest.param(memory, ["lenet3", "--steps", "1"], 1, marks=pytest.mark.slow),
     ],

@@ -71,7 +71,7 @@ def test_changed_files_are_read_again(cifar_folder, tmp_path, reads):
 
 def test_only_the_latest_is_kept(cifar_folder, reads):
     module(cifar_folder)
-    digits()
+    digits(val_size=0.2)
     module(cifar_folder)
     assert len(reads) == 2 * len(OFFICIAL_FILES)
 

@@ -114,6 +114,15 @@ def test_graph_shows_the_layers_and_disturbs_nothing(writer, compiled):
         assert any(layer in name for name in nodes)
 
 
+def test_the_graph_of_a_known_network_is_shown_without_tracing_it_again(tmp_path):
+    for name, network in (("first", Network()), ("second", Untraceable())):
+        with SummaryWriter(tmp_path / name) as writer:
+            tensorboard.add_graph(writer, network, torch.rand(2, 3, 8, 8), key="test: the same network")
+    first, second = (EventAccumulator(str(tmp_path / name)).Reload() for name in ("first", "second"))
+    assert second.Graph() == first.Graph()
+    assert len(first.Graph().node) > 3
+
+
 class Untraceable(Network):
     def forward(self, images):
         raise RuntimeError("this network can't be traced\nand here come forty lines")

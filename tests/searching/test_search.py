@@ -7,14 +7,16 @@ import sys
 import threading
 from pathlib import Path
 
+import optuna
 import pytest
+from optuna.distributions import CategoricalDistribution, FloatDistribution
 from PIL import Image
 
 from cifar_lightning import api, search
 from cifar_lightning.api import Result
 from cifar_lightning.data.datamodule import CIFAR10DataModule
 from cifar_lightning.errors import UserError
-from cifar_lightning.searching import study
+from cifar_lightning.searching import outcome, study
 from cifar_lightning.searching.definition import read_search
 
 SPACE = """
@@ -177,6 +179,19 @@ def test_an_interrupted_trial_is_not_counted_and_the_same_command_goes_on(quick,
     assert [trial.state.name for trial in trials] == ["COMPLETE", "COMPLETE", "FAIL", *["COMPLETE"] * 3]
 
 
+def test_ctrl_c_before_any_trial_is_done_is_answered_in_one_line(tmp_path, monkeypatch, capsys):
+    def interrupted(*_, **keys):
+        raise KeyboardInterrupt
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(study.api, "train", interrupted)
+    Path("mine.yaml").write_text("space:\n  optimizer.lr: {type: float, low: 0.1, high: 0.2}\n")
+    assert search.main(["hparams_search=mine.yaml", "data=digits", "model=cnn2"]) == 130
+    out, err = capsys.readouterr()
+    assert err == "interrupted: the same command goes on\n"
+    assert "best config" not in out
+
+
 def test_workers_of_one_study_share_its_trials_and_draw_differently(quick):
     once = read_search("quick.yaml", {"n_trials": "12"}, [])  # composing is for one thread at a time
     threads = [threading.Thread(target=quick, kwargs={"found": lambda: once}) for _ in range(2)]
@@ -210,6 +225,7 @@ def test_a_study_of_another_space_or_config_is_not_gone_on_with(quick, tmp_path)
         ("nonsense", "storage=.*: Could not parse"),
         ("sqlite:////nowhere/at/all/study.db", "storage=sqlite:////nowhere.*unable to open database file"),
         ("nosuchdb://me:secret@host/db", r"storage=nosuchdb://me:\*\*\*@host/db: "),
+        ("mysql+pymysql://me:secret@host/db", r"storage=.*: No module named 'pymysql'; install the driver of this"),
     ],
 )
 def test_a_storage_that_can_not_be_used_is_named_without_its_password(quick, address, message):
@@ -233,6 +249,17 @@ def test_a_search_without_any_completed_trial_says_why(tmp_path, monkeypatch, ca
     assert out.count("failed: ") == 2
     assert err.startswith("error: no trial was completed; the last one failed: ")
     assert err.count("\n") == 1
+
+
+def test_importances_of_a_conditional_space_come_without_warnings(recwarn):
+    found = optuna.create_study(direction="maximize")
+    for i in range(4):
+        drawn = {"optimizer": "sgd", "momentum": 0.5} if i == 0 else {"optimizer": "adamw"}
+        kinds = {"optimizer": CategoricalDistribution(["sgd", "adamw"]), "momentum": FloatDistribution(0, 1)}
+        distributions = {key: kinds[key] for key in drawn}
+        found.add_trial(optuna.trial.create_trial(params=drawn, distributions=distributions, value=i / 4))
+    assert set(outcome.importances(found)) == {"optimizer", "momentum"}
+    assert not list(recwarn)
 
 
 @pytest.mark.slow

@@ -75,3 +75,13 @@ def test_a_folder_of_another_config_is_not_taken(tmp_path):
 def test_differences_are_named_key_by_key(tmp_path):
     OmegaConf.save(compose([*SMALL, "trainer.max_epochs=5"]), tmp_path / "config.yaml", resolve=True)
     assert differences(tmp_path, compose([*SMALL, "tags=[x]"])) == ["trainer.max_epochs=5 (now 30)"]
+
+
+@pytest.mark.parametrize("text", [None, b"", b"[1, 2]", b"a: [1", b"text", b"a: 1", b"\xff\xfe"])
+def test_a_folder_whose_config_can_not_be_read_is_another_jobs_all_the_same(tmp_path, text):
+    if text is not None:
+        (tmp_path / "config.yaml").write_bytes(text)
+    (tmp_path / ".job").write_bytes(b"\xff\xfe")
+    assert differences(tmp_path, compose(SMALL)) == []
+    with pytest.raises(UserError, match="more than its config"):
+        identify(tmp_path, compose(SMALL))

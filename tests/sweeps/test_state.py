@@ -2,6 +2,8 @@ import json
 import subprocess
 import sys
 
+import pytest
+
 from cifar_lightning.sweeps import state
 
 
@@ -33,6 +35,29 @@ def test_a_job_is_finished_failed_cut_off_or_running(tmp_path):
     ]  # fmt: skip
     assert [job.reason.split()[0] for job in jobs] == ["no", "was", "was", "is"]
     assert state.unfinished(tmp_path)[-1].reason.startswith("was cut off")
+
+
+@pytest.mark.parametrize("text", ["", "{", "[1, 2]", "null", "3", '{"cause": 1}', '{"reason": null}', "\xff"])
+def test_a_failure_without_a_reason_that_can_be_read_is_listed_all_the_same(tmp_path, text):
+    job = make_job(tmp_path, "a")
+    (job / state.FAILURE).write_bytes(text.encode("latin-1"))
+    assert [(found.folder, found.reason, found.failed) for found in state.unfinished(tmp_path)] == [
+        (job, "failure.json doesn't say why", True)
+    ]
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "[1, 2]", "null", "{}", '{"accuracy": 1}', "\xff"])
+def test_a_file_that_is_no_result_does_not_finish_a_job(tmp_path, text):
+    job = make_job(tmp_path, "a")
+    (job / "metrics.json").write_bytes(text.encode("latin-1"))
+    assert state.result(job) is None
+    assert [found.folder for found in state.unfinished(tmp_path)] == [job]
+
+
+def test_a_job_that_can_not_be_locked_does_not_run(tmp_path):
+    job = make_job(tmp_path, "a")
+    (job / state.LOCK).mkdir()  # as good as one that may not be written
+    assert [found.reason.split()[0] for found in state.unfinished(tmp_path)] == ["was"]
 
 
 def test_one_process_has_a_job_until_it_ends_however_it_ends(tmp_path):

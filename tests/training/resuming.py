@@ -3,9 +3,9 @@
 import lightning as L
 import torch
 from lightning.pytorch.callbacks import EarlyStopping, EMAWeightAveraging
+from records import assert_identical
 from small import CONSTANT, SGD, Batches, small_classifier, small_network, small_trainer
 from stopping import SignalAt
-from torch import Tensor
 from torchvision.transforms import v2
 
 from cifar_lightning.data.augmentation.mixing import Mixup
@@ -109,20 +109,6 @@ def stopped(folder, *, at, **keys):
     except Interrupted:
         return folder / "last.ckpt"
     raise AssertionError("nothing has stopped it")
-
-
-def assert_identical(a, b, where=""):
-    if isinstance(a, Tensor):
-        assert torch.equal(a, b), where
-    elif isinstance(a, dict):
-        assert a.keys() == b.keys(), where
-        for key in a:
-            assert_identical(a[key], b[key], f"{where}.{key}")
-    elif isinstance(a, list | tuple):
-        for i, (x, y) in enumerate(zip(a, b, strict=True)):
-            assert_identical(x, y, f"{where}[{i}]")
-    else:
-        assert a == b, where
 
 
 def assert_same_run(resumed, whole):

@@ -3,7 +3,8 @@
 import pytest
 import torch
 from lightning.pytorch.callbacks import Checkpoint, EMAWeightAveraging
-from resuming import ADAMW, SCHEDULES, Shuffled, assert_identical
+from records import assert_identical
+from resuming import ADAMW, SCHEDULES, Shuffled
 from small import small_classifier, small_network, small_trainer
 
 STEPS = (4, 7, 10, 12, 13)

@@ -1,57 +1,25 @@
 """Fetching CIFAR-10 from a server on loopback that behaves as servers do."""
 
-import io
 import logging
 import os
 import re
 import subprocess
 import sys
-import tarfile
 import textwrap
 import threading
 import time
-import tracemalloc
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
-from official_format import write_cifar
+from packing import assert_fetched
 
 from cifar_lightning.data import archive as archives
 from cifar_lightning.data import download
-from cifar_lightning.data.archive import ARCHIVE, FOLDER, OFFICIAL_FILES, Sum, sum_of, unpack
+from cifar_lightning.data.archive import ARCHIVE, FOLDER, Sum, sum_of
 from cifar_lightning.data.download import fetch_cifar10
-from cifar_lightning.data.sources import load_cifar10
 from cifar_lightning.errors import UserError
 
 PART = f"{ARCHIVE}.part"
-
-
-def pack(folder, archive, *extra):
-    """An archive of the folder, and of `extra` members (TarInfo, content)."""
-    with tarfile.open(archive, "w:gz") as tar:
-        tar.add(folder, FOLDER)
-        for member, content in extra:
-            member.size = len(content)
-            tar.addfile(member, io.BytesIO(content))
-    return archive
-
-
-@pytest.fixture(scope="module")
-def packed(tmp_path_factory):
-    """A small archive, about 1 MB."""
-    root = tmp_path_factory.mktemp("packed")
-    write_cifar(root / FOLDER)
-    return pack(root / FOLDER, root / ARCHIVE)
-
-
-@pytest.fixture
-def official(packed, monkeypatch):
-    """The small archive's bytes, in the place of the official ones."""
-    monkeypatch.setattr(archives, "OFFICIAL_ARCHIVE", sum_of(packed))
-    for name in ("http_proxy", "https_proxy", "all_proxy"):
-        monkeypatch.delenv(name, raising=False)
-        monkeypatch.delenv(name.upper(), raising=False)
-    return packed.read_bytes()
 
 
 class Server(ThreadingHTTPServer):
@@ -125,14 +93,6 @@ def absent():
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.server_close()
     return f"http://127.0.0.1:{server.server_port}/{ARCHIVE}"
-
-
-def assert_fetched(root, packed):
-    """All files, those of the archive, and nothing else left behind."""
-    for name in OFFICIAL_FILES:
-        assert (root / FOLDER / name).read_bytes() == (packed.parent / FOLDER / name).read_bytes()
-    assert {path.name for path in root.iterdir()} <= {FOLDER, ARCHIVE, ".cifar-10.lock"}
-    assert not (root / PART).exists()
 
 
 def test_folder_is_taken_before_the_archive_and_the_archive_before_a_download(tmp_path, official, packed, serve):
@@ -378,134 +338,3 @@ def test_file_in_the_place_of_the_folder_is_a_clear_error(tmp_path):
     (tmp_path / FOLDER).touch()
     with pytest.raises(UserError, match=f"{FOLDER} is not a folder"):
         fetch_cifar10(tmp_path)
-
-
-@pytest.mark.parametrize(
-    ("change", "fault"),
-    [(lambda content: content[:-10], "is cut short,"), (lambda content: content[:-1] + b"?", "is not the official")],
-)
-def test_spoilt_archive_is_named_and_kept(tmp_path, official, change, fault):
-    (tmp_path / ARCHIVE).write_bytes(change(official))
-    with pytest.raises(UserError, match=rf"{ARCHIVE} {fault} .*Delete it .*data\.root=\.\.\..*data\.verify=false"):
-        fetch_cifar10(tmp_path)
-    assert (tmp_path / ARCHIVE).exists()
-
-
-@pytest.mark.parametrize("share", [0, 0.001, 0.3, 0.999])
-def test_cut_archive_leaves_nothing_half_unpacked(tmp_path, official, share):
-    (tmp_path / ARCHIVE).write_bytes(official[: int(share * len(official))])
-    with pytest.raises(UserError, match=f"{ARCHIVE} is cut short or corrupt"):
-        fetch_cifar10(tmp_path, verify=False)
-    assert {path.name for path in tmp_path.iterdir()} <= {ARCHIVE, ".cifar-10.lock"}
-
-
-def test_unofficial_archive_is_read_unverified(tmp_path, packed, caplog):
-    (tmp_path / ARCHIVE).write_bytes(packed.read_bytes())
-    arrays = load_cifar10(tmp_path, verify=False)
-    assert len(arrays.train.labels) == 300
-    assert "is not the official archive" in caplog.text
-
-
-def link(name, target, kind=tarfile.SYMTYPE):
-    member = tarfile.TarInfo(name)
-    member.type, member.linkname = kind, target
-    return member
-
-
-@pytest.mark.parametrize(
-    ("member", "fault"),
-    [
-        (tarfile.TarInfo("../outside"), "which leaves the folder: refused"),
-        (tarfile.TarInfo(f"{FOLDER}/../../outside"), "which leaves the folder: refused"),
-        (tarfile.TarInfo("/outside"), "which leaves the folder: refused"),
-        (tarfile.TarInfo("C:/outside"), "which leaves the folder: refused"),
-        (tarfile.TarInfo(f"{FOLDER}\\..\\outside"), "which leaves the folder: refused"),
-        (link(f"{FOLDER}/test_batch", "/etc/passwd"), "a link or a device: refused"),
-        (link(f"{FOLDER}/link", "../.."), "a link or a device: refused"),
-        (link(f"{FOLDER}/hard", f"{FOLDER}/test_batch", tarfile.LNKTYPE), "a link or a device: refused"),
-        (link(f"{FOLDER}/device", "", tarfile.CHRTYPE), "a link or a device: refused"),
-        (link(f"{FOLDER}/pipe", "", tarfile.FIFOTYPE), "a link or a device: refused"),
-    ],
-    ids=lambda value: getattr(value, "name", ""),
-)
-def test_archive_that_reaches_out_of_its_folder_is_refused_whole(tmp_path, packed, member, fault):
-    root = tmp_path / "a" / "data"
-    root.mkdir(parents=True)
-    pack(packed.parent / FOLDER, root / ARCHIVE, (member, b""))
-    with pytest.raises(UserError, match=fault):
-        fetch_cifar10(root, verify=False)
-    assert {path.name for path in root.iterdir()} <= {ARCHIVE, ".cifar-10.lock"}
-    assert not list(tmp_path.rglob("outside"))
-
-
-class Zeros:
-    """As many zeros as are asked for: a gigabyte of them is a megabyte in an archive."""
-
-    def read(self, n):
-        return bytes(n)
-
-
-def bomb(archive, member, size):
-    with tarfile.open(archive, "w:gz", compresslevel=1) as tar:
-        member.size = size
-        tar.addfile(member, Zeros())
-    return archive
-
-
-def header(kind):
-    member = tarfile.TarInfo("././@LongLink")
-    member.type = kind
-    return member
-
-
-@pytest.mark.parametrize(
-    ("member", "size"),
-    [
-        (tarfile.TarInfo(f"{FOLDER}/test_batch"), 100),
-        (tarfile.TarInfo(f"{FOLDER}/readme.html"), 100),  # skipped, but no more than so much
-        (header(tarfile.GNUTYPE_LONGNAME), 40),  # tarfile would read it whole into memory
-        (header(tarfile.XHDTYPE), 40),
-    ],
-    ids=["a known file", "another file", "a name", "attributes"],
-)
-def test_a_bomb_is_refused_without_unpacking_it(tmp_path, monkeypatch, member, size):
-    monkeypatch.setattr(archives, "LARGEST_FILE", 50 << 20)
-    archive = bomb(tmp_path / ARCHIVE, member, size << 20)
-    tracemalloc.start()
-    try:
-        with pytest.raises(UserError, match=r"it holds more than CIFAR-10 does|bytes: refused"):
-            unpack(archive, tmp_path / FOLDER)
-        assert tracemalloc.get_traced_memory()[1] < 20 << 20
-    finally:
-        tracemalloc.stop()
-    assert list(tmp_path.iterdir()) == [archive]
-
-
-def test_an_archive_of_many_small_members_is_refused(tmp_path, packed):
-    many = [(tarfile.TarInfo(f"{FOLDER}/{n}"), b"") for n in range(1_001)]
-    with pytest.raises(UserError, match="holds more than 1,000 members: refused"):
-        unpack(pack(packed.parent / FOLDER, tmp_path / ARCHIVE, *many), tmp_path / FOLDER)
-    assert not (tmp_path / FOLDER).exists()
-
-
-def test_only_the_known_files_are_unpacked(tmp_path, packed):
-    extra = [
-        (tarfile.TarInfo(name), b"hello") for name in (f"{FOLDER}/readme.html", "batches.meta", "other/test_batch")
-    ]
-    unpack(pack(packed.parent / FOLDER, tmp_path / ARCHIVE, *extra), tmp_path / FOLDER)
-    assert {path.name for path in (tmp_path / FOLDER).iterdir()} == set(OFFICIAL_FILES)
-    assert_fetched(tmp_path, packed)
-
-
-def test_archive_without_one_of_the_files_is_refused(tmp_path, packed):
-    write_cifar(tmp_path / "other")
-    (tmp_path / "other" / "batches.meta").unlink()
-    with pytest.raises(UserError, match=f"is no CIFAR-10 archive: it has no {FOLDER}/batches.meta"):
-        unpack(pack(tmp_path / "other", tmp_path / ARCHIVE), tmp_path / FOLDER)
-    assert not (tmp_path / FOLDER).exists()
-
-
-def test_unpacked_folder_can_be_read_by_whoever_may_read_its_parent(tmp_path, packed):
-    (tmp_path / "sibling").mkdir()
-    unpack(packed, tmp_path / FOLDER)
-    assert (tmp_path / FOLDER).stat().st_mode == (tmp_path / "sibling").stat().st_mode

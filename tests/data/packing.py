@@ -1,0 +1,24 @@
+"""Archives in the form of the official one."""
+
+import io
+import tarfile
+
+from cifar_lightning.data.archive import ARCHIVE, FOLDER, OFFICIAL_FILES
+
+
+def pack(folder, archive, *extra):
+    """An archive of the folder, and of `extra` members (TarInfo, content)."""
+    with tarfile.open(archive, "w:gz") as tar:
+        tar.add(folder, FOLDER)
+        for member, content in extra:
+            member.size = len(content)
+            tar.addfile(member, io.BytesIO(content))
+    return archive
+
+
+def assert_fetched(root, packed):
+    """All files, those of the archive, and nothing else left behind."""
+    for name in OFFICIAL_FILES:
+        assert (root / FOLDER / name).read_bytes() == (packed.parent / FOLDER / name).read_bytes()
+    assert {path.name for path in root.iterdir()} <= {FOLDER, ARCHIVE, ".cifar-10.lock"}
+    assert not (root / f"{ARCHIVE}.part").exists()

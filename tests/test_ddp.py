@@ -125,7 +125,7 @@ def test_each_job_of_a_sweep_has_processes_and_a_folder_of_its_own(tmp_path):
     assert (code, out.count("test accuracy, top 5")) == (0, 2), err
     assert not (here / "logs" / "short" / "runs").exists()
     (sweep,) = (here / "logs" / "short" / "multiruns").glob("*")
-    results = [metrics(folder) for folder in sorted(path for path in sweep.iterdir() if path.is_dir())]
+    results = [metrics(file.parent) for file in sorted(sweep.glob("*/metrics.json"))]
     assert [(result["seed"], result["processes"]) for result in results] == [(1, 2), (2, 2)]
 
     # Not what the first job left behind: each is the run that it would have been alone.

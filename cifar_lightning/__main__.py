@@ -15,11 +15,13 @@ from omegaconf.errors import OmegaConfBaseException
 
 from cifar_lightning.completion import check_request, complete_sub_folders
 from cifar_lightning.config import conf_dir, forget_folders, quoted
+from cifar_lightning.console import end_unread
 from cifar_lightning.errors import Interrupted, UserError
-from cifar_lightning.processes import check_folder, end_with_the_command, report
+from cifar_lightning.processes import check_folder, end_with_the_command, leave_group, report
 from cifar_lightning.runs import checkpoint_to_resume, folder_of
 from cifar_lightning.sweeps import command as sweep
 from cifar_lightning.sweeps.job import failures, job
+from cifar_lightning.usage import usage
 from cifar_lightning.validation import compose_checked
 
 PATHS = r"ckpt_path|data\.root|paths\.\w+|hydra\.run\.dir|hydra\.sweep\.dir"
@@ -52,6 +54,7 @@ def main() -> None:
         problems = sweep.end(error, one_line(error))
     if problems:
         fail("\n       ".join(problems))
+    leave_group()
 
 
 def one_line(error: BaseException) -> str:
@@ -82,7 +85,13 @@ def checked_arguments(arguments: Sequence[str]) -> list[str]:
     if args.shell_completion:
         check_request(args.overrides)
         complete_sub_folders()
-    if args.help or args.hydra_help or args.shell_completion or args.info or args.experimental_rerun:
+    if args.help:
+        try:
+            print(usage(args.config_dir), end="", flush=True)
+        except BrokenPipeError:
+            end_unread()
+        sys.exit()
+    if args.hydra_help or args.shell_completion or args.info or args.experimental_rerun:
         return list(arguments)
     if args.multirun:
         return sweep.checked(arguments, args)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cifar_lightning.console import console_handler
+from cifar_lightning.console import console_handler, end_unread
 from cifar_lightning.errors import UserError
 from cifar_lightning.validation import nearest
 
@@ -58,9 +58,13 @@ class Command:
         logging.basicConfig(format="%(message)s", handlers=[handler])
         logging.getLogger("cifar_lightning").setLevel(logging.INFO)
         try:
-            return run(self.parsed(arguments))
+            code = run(self.parsed(arguments))
+            sys.stdout.flush()  # not when the interpreter ends, which would complain
+            return code
         except UserError as error:
             message = str(error)
+        except BrokenPipeError:
+            end_unread()
         except OSError as error:
             message = f"{error.filename or 'input/output'}: {error.strerror or error}"
         except KeyboardInterrupt:

@@ -1,8 +1,10 @@
 """Messages on the terminal: beside Rich's progress bar where there is one, plain lines where output is piped."""
 
 import logging
+import os
 import sys
 import warnings
+from typing import NoReturn
 
 # Warnings of Lightning about what is meant to be so, or what no user can mend.
 CHATTER = (
@@ -51,6 +53,12 @@ def adopt_lightning_loggers() -> None:
     # Which devices it found and what else one could install; what was chosen is logged by us.
     logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)
     logging.getLogger("lightning.fabric.utilities.distributed").setLevel(logging.WARNING)
+
+
+def end_unread() -> NoReturn:
+    """End without a word where nobody reads on, as in `… | head`: what Rich does when its own output meets that."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # lest Python complain when it flushes at the end
+    sys.exit(1)
 
 
 def silence() -> None:

@@ -4,6 +4,7 @@ Lightning would let the first process start the others by repeating the command.
 and where one of them dies it kills the command without a word. Needs no torch.
 """
 
+import atexit
 import json
 import math
 import os
@@ -166,11 +167,28 @@ def end_with_the_command() -> None:
     """Where `run_processes` has started this process: don't outlive the command, even one that was killed."""
     if REASON not in os.environ:
         return
-    command = os.getppid()
+    command, over = os.getppid(), threading.Event()
 
     def watch() -> None:
-        while os.getppid() == command:
-            time.sleep(1)
-        os._exit(1)
+        while not over.wait(1):
+            if os.getppid() != command:
+                os._exit(1)
 
-    threading.Thread(target=watch, daemon=True).start()
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+
+    @atexit.register  # Python kills a daemon thread that wakes while the interpreter ends; that can abort the process
+    def stop_watching() -> None:
+        over.set()
+        watcher.join()
+
+
+def leave_group() -> None:
+    """End the connection to the other processes of a run that ended well.
+
+    Lightning does so for NCCL only, and gloo's threads would outlive the interpreter. After a failure one would wait
+    here for processes that may never answer.
+    """
+    distributed = sys.modules.get("torch.distributed")
+    if distributed is not None and distributed.is_initialized():
+        distributed.destroy_process_group()

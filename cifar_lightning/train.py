@@ -1,6 +1,7 @@
 """One experiment: config -> data, network, trainer -> fit -> test -> results."""
 
 import logging
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -71,6 +72,9 @@ def fit_and_test(config: DictConfig, overrides: list[str], show: bool, callbacks
         classifier.initialize_from(datamodule.train.images)
     history = History(folder / "history.csv", announce=bool(config.callbacks) and not sys.stdout.isatty())
     trainer = build_trainer(config, history, datamodule, callbacks)
+    if trainer.strategy.root_device.type == "cpu":
+        # Lightning has torch ask NVIDIA's library for GPUs; each step of an optimizer would look for its file again.
+        os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "0"
 
     checkpoint = config.ckpt_path
     if config.train:

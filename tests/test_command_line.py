@@ -123,14 +123,6 @@ def test_a_checkpoint_that_is_none_is_refused(command):
     assert "photo.ckpt can't be read as a checkpoint" in outcome.err
 
 
-def test_help_shows_commands_and_the_choices_of_each_group(command):
-    outcome = command("--help")
-    assert outcome.code == 0
-    assert "python -m cifar_lightning experiment=classic/lenet" in outcome.out
-    assert "model: alexnet, cnn2, cnn4" in outcome.out
-    assert len(outcome.out.splitlines()) < 60
-
-
 @pytest.mark.parametrize("arguments", [["--help"], ["--cfg", "job"], ["modle=resnet"]])
 def test_help_configs_and_mistakes_do_not_wait_for_torch(tmp_path, arguments):
     assert heavy_imports(tmp_path, *arguments) == "False False False"

@@ -90,8 +90,9 @@ def test_two_processes_make_one_run_which_is_that_of_one_process_with_their_batc
     # A learning rate at which training does not magnify rounding.
     training = [*QUICK, "trainer.max_epochs=2", "optimizer.lr=0.01", "callbacks.model_summary=null"]
     code, out, err = run(command.folder, *training, "trainer=ddp_sim", "data.batch_size=16")
-    assert (code, out.count("test accuracy, top 5"), out.count("epoch 2/2")) == (0, 1, 1), err
     (folder,) = command.runs()
+    said = err + (folder / "cifar_lightning.log").read_text()
+    assert (code, out.count("test accuracy, top 5"), out.count("epoch 2/2")) == (0, 1, 1), said
     assert [path.name for path in folder.glob("*.log")] == ["cifar_lightning.log"]
     log = (folder / "cifar_lightning.log").read_text()
     assert (log.count("epoch 1/2"), log.count("epoch 2/2")) == (1, 1)

@@ -2,7 +2,8 @@
 
 The framework trains by Trainer.fit with its default callbacks and logger; every few seconds it stands still between two
 steps while the plain script (benchmarks/plain.py) goes on for as long. The first turn of both is for warming up. What
-the framework sets for the process (denormals to zero, freed memory kept) is set for the plain script, too.
+the framework sets for the process (denormals to zero, freed memory kept) is set for the plain script, too. What the
+framework's time then goes to is seen by torch's profiler.
 """
 
 import argparse
@@ -16,6 +17,7 @@ import lightning as L
 from lightning.pytorch.callbacks import Callback
 
 from benchmarks import plain, record
+from benchmarks.bounds import StepProfile
 from benchmarks.terminal import as_on_a_terminal
 from cifar_lightning import api
 from cifar_lightning.config import conf_dir
@@ -28,6 +30,7 @@ EXPECTED = (
     "most from bfloat16 with channels_last where convolutions are wide, and from the pipeline where the transforms "
     "cost more than the network; little where a step is tiny (tutorial_net, 4 images) or all weights (resnet18)"
 )
+ENDLESS = ["trainer.max_epochs=-1", "trainer.limit_val_batches=1", "test=false"]  # the plain script does not validate
 EXAMPLES = """\
   python -m benchmarks.recipes                           all ten: about 8 minutes
   python -m benchmarks.recipes lenet3 resnet             these
@@ -79,6 +82,7 @@ def measure(arguments: argparse.Namespace) -> record.Record:
                 "plain script": f"{statistics.median(theirs):,.0f}",
                 "ratio": f"{ratios[name]:.2f}",
                 "goal": f"{GOALS.get(name, 1.0):.1f}",
+                "its time goes to": profiled(name, [*data, *arguments.set]),
             }
         )
         print("  ".join(rows[-1].values()), flush=True)
@@ -90,12 +94,20 @@ def measure(arguments: argparse.Namespace) -> record.Record:
 
 def race(name: str, overrides: Sequence[str], arguments: argparse.Namespace) -> Turns:
     """Train `experiment=classic/<name>` and its plain script in turns."""
-    fixed = ["trainer.max_epochs=-1", "trainer.limit_val_batches=1", "test=false"]  # the plain script does not validate
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder, as_on_a_terminal():
-        config = api.compose([f"experiment=classic/{name}", *overrides, *fixed], output_dir=folder)
+        config = api.compose([f"experiment=classic/{name}", *overrides, *ENDLESS], output_dir=folder)
         turns = Turns(plain.train(config, api.load_data(config).train), arguments.seconds, arguments.repetitions)
         api.train(config, callbacks=[turns])
     return turns
+
+
+def profiled(name: str, overrides: Sequence[str]) -> str:
+    """What a few steps of `experiment=classic/<name>` go to."""
+    steps = StepProfile()
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder, as_on_a_terminal():
+        config = api.compose([f"experiment=classic/{name}", *overrides, *ENDLESS], output_dir=folder)
+        api.train(config, callbacks=[steps])
+    return steps.shares()
 
 
 def names() -> list[str]:

@@ -17,7 +17,7 @@ from cifar_lightning.models.whitening import whitening_filters
 class SpeedNet(nn.Module):
     """A frozen 2x2 convolution that whitens patches, groups that each halve the image, max pooling, linear layer.
 
-    The whitening filters are computed by `initialize_from(images)`; before that the layer is as `init` has it.
+    The whitening filters are computed by `initialize_from(images)`; `init` is for the other layers.
 
     convolutions: in each group; from the third on they are added to the group's first (He et al. 2015).
     logit_scale: what the logits are multiplied by; null: 1 / the last width.
@@ -48,7 +48,8 @@ class SpeedNet(nn.Module):
         self.pool = nn.MaxPool2d(3)
         self.head = nn.Linear(width, num_classes, bias=False)
         self.logit_scale = logit_scale or 1 / width
-        initialize(self, init)
+        for part in (self.groups, self.head):  # the whitening's biases stay torch's, as in the published network
+            initialize(part, init)
         self.whitening.weight.requires_grad_(False)
         with torch.no_grad():
             self.head.weight /= self.head.weight.std()

@@ -66,6 +66,8 @@ def test_it_begins_with_identities_and_a_head_of_deviation_one():
     assert_close(network.groups[0].entry[0](x)[:, :24], x, rtol=0, atol=1e-6)
     assert network.groups[0].entry[0](x)[:, 24:].std() > 0.1
     assert network.head.weight.std().item() == pytest.approx(1)
+    # As published: torch's own, uniform within 1 / sqrt(inputs of a filter).
+    assert 0.1 < network.whitening.bias.abs().max().item() < 12**-0.5
 
 
 def test_the_first_layer_is_computed_from_images():

@@ -9,9 +9,12 @@ from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import conv2d
 
 from cifar_lightning.models.initialization import initialize
 from cifar_lightning.models.whitening import whitening_filters
+
+SILENT = 1e-2  # responses that vary have a deviation of 1, or less where the patches vary little
 
 
 class SpeedNet(nn.Module):
@@ -55,9 +58,15 @@ class SpeedNet(nn.Module):
             self.head.weight /= self.head.weight.std()
 
     def initialize_from(self, images: Tensor) -> None:
-        """Compute the whitening filters from these normalised training images [N, 3, H, W]."""
+        """Compute the whitening filters from these normalised training images [N, 3, H, W].
+
+        A filter for what never varies in them, such as the colour of grey images, gets the bias 0: any other constant
+        would be divided by its deviation in the norms that follow, which is next to nothing.
+        """
         with torch.no_grad():
             self.whitening.weight.copy_(whitening_filters(images))
+            responses = conv2d(images[:500], self.whitening.weight)
+            self.whitening.bias[responses.abs().amax((0, 2, 3)) < SILENT] = 0.0  # type: ignore[index]
 
     def forward(self, images: Tensor) -> Tensor:
         features = self.pool(self.groups(self.activation(self._whitened(images))))

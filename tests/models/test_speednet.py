@@ -76,3 +76,13 @@ def test_the_first_layer_is_computed_from_images():
     network.initialize_from(images)
     assert_close(network.whitening.weight.detach(), whitening_filters(images))
     assert not network.whitening.weight.requires_grad
+
+
+def test_filters_for_what_never_varies_get_no_bias():
+    network = SpeedNet(widths=[8, 8, 8])
+    biases = network.whitening.bias.detach().clone()
+    grey = torch.randn(20, 1, 32, 32).expand(-1, 3, -1, -1)
+    network.initialize_from(grey)
+    varies = F.conv2d(grey, network.whitening.weight).std((0, 2, 3)) > 0.9
+    assert varies.sum() == 2 * 4  # the patches of one channel, and their negatives
+    assert_close(network.whitening.bias.detach(), biases * varies)

@@ -30,7 +30,9 @@ def test_each_kind_of_work_is_told_apart(kind, work):
         elapsed = time.perf_counter() - start
     seconds = by_kind(profiled, elapsed)
     assert set(seconds) == {*KINDS, "other operators", "Python"}
-    assert sum(seconds.values()) == pytest.approx(elapsed, rel=0.2)
+    assert sum(seconds.values()) == pytest.approx(elapsed)
+    if kind != "Python":  # a busy machine may interrupt the work for longer than it takes
+        del seconds["Python"]
     assert max(seconds, key=seconds.__getitem__) == kind
 
 

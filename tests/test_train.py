@@ -110,6 +110,19 @@ def test_without_validation_part_the_last_checkpoint_is_tested(command):
     assert {row["val/acc"] for row in rows(folder / "history.csv")} == {""}
 
 
+def test_a_step_on_a_cpu_does_not_look_for_gpus(command, monkeypatch):
+    looks = []
+    monkeypatch.setattr(torch.cuda, "_device_count_nvml", lambda: looks.append(1) or 0)
+    counts = []
+    for steps in (1, 9):
+        looks.clear()
+        monkeypatch.setenv("PYTORCH_NVML_BASED_CUDA_CHECK", "1")  # as importing Lightning leaves it
+        length = ["trainer.max_epochs=1", f"trainer.limit_train_batches={steps}"]
+        assert command(*QUICK, *length, "trainer=cpu", "logger=none", "test=false").code == 0
+        counts.append(len(looks))
+    assert counts[0] == counts[1]
+
+
 def test_without_callbacks_the_weights_in_memory_are_tested(command):
     command(*QUICK, "callbacks=none", "logger=none", "trainer.max_epochs=2")
     (folder,) = command.runs()

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from cifar_lightning.arguments import ACCELERATOR, CHECKPOINT, ELSEWHERE, Command, Given, Key, output_path
+from cifar_lightning.validation import TTA
 
 COMMAND = Command(
     "evaluate",
@@ -15,7 +16,7 @@ COMMAND = Command(
     keys={
         **CHECKPOINT,
         "split": Key("the part that is tested", "test", ("val", "test")),
-        "tta": Key("average over mirrored and shifted views of each image", "none", ("none", "flip", "flip_shift")),
+        "tta": Key("average over mirrored and shifted views of an image", "none", TTA),
         "out": Key("a folder for the results, if not the one beside the checkpoint"),
         "precision": Key("such as 32-true, if not that of the training run"),
         **ACCELERATOR,

@@ -72,6 +72,7 @@ PRECISIONS = (
     "auto", "32-true", "32", 32, "bf16-mixed", "bf16-true", "bf16", "16-mixed", "16-true", "16", 16,
     "64-true", "64", 64,
 )  # fmt: skip
+TTA = ("none", "flip", "flip_shift", "flip_shift_uncertain")  # see training/tta.py
 
 RULES: dict[str, Rule] = {
     "task_name": Rule(lambda v: type(v) is str and bool(re.fullmatch(r"[\w.-]+", v)), "a name for a folder"),
@@ -85,7 +86,7 @@ RULES: dict[str, Rule] = {
     ),
     "label_smoothing": Rule(lambda v: type(v) in (int, float) and 0 <= v < 1, "a number from 0 to below 1"),
     "loss_reduction": choice("mean", "sum"),
-    "test_tta": choice("none", "flip", "flip_shift"),
+    "test_tta": choice(*TTA),
     "ema_decay": optional(Rule(lambda v: type(v) is float and 0 < v < 1, "a number between 0 and 1")),
     "compile": BOOLEAN,
     "channels_last": BOOLEAN,

@@ -77,7 +77,7 @@ def test_the_record_has_figures_with_and_without_the_views(command):
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("test_tta=flop", "test_tta=flop: must be one of none, flip, flip_shift"),
+        ("test_tta=flop", "test_tta=flop: must be one of none, flip, flip_shift, flip_shift_uncertain"),
         ("loss_reduction=total", "loss_reduction=total: must be one of mean, sum"),
         ("scheduler=onecycle", "optimizer.groups"),
         ("optimizer.momentum=1.5", "momentum=1.5"),

@@ -16,7 +16,7 @@ from cifar_lightning.training.memory_format import memory_format
 from cifar_lightning.training.metrics import Sums, test_metrics
 from cifar_lightning.training.optimizers import build_optimizer
 from cifar_lightning.training.schedules import build_schedule
-from cifar_lightning.training.tta import views
+from cifar_lightning.training.tta import averaged_logits
 
 INITIALIZED_FROM = 5_000  # training images, for what a network computes from data
 
@@ -233,11 +233,8 @@ class ImageClassifier(L.LightningModule):
 
     def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         images, labels = batch
-        weighted = [
-            (weight, self.network(view).float()) for weight, view in views(self.normalized(images), self.test_tta)
-        ]
-        averaged = torch.stack([weight * logits for weight, logits in weighted]).sum(0)
-        self._test_logits.append(torch.stack([averaged, weighted[0][1]], 1))
+        averaged, plain = averaged_logits(self.network, self.normalized(images), self.test_tta)
+        self._test_logits.append(torch.stack([averaged, plain], 1))
         self._test_labels.append(labels)
 
     def on_test_epoch_end(self) -> None:

@@ -1,9 +1,29 @@
 """Test-time augmentation: the mean of a network's logits over mirrored and shifted views of each image."""
 
+import math
+from collections.abc import Callable
+
 from torch import Tensor
 from torch.nn.functional import pad
 
-CHOICES = ("none", "flip", "flip_shift")
+UNCERTAIN = 0.25  # share of a batch (github.com/hiverge/cifar10-speedrun)
+
+
+def averaged_logits(network: Callable[[Tensor], Tensor], images: Tensor, tta: str) -> tuple[Tensor, Tensor]:
+    """The mean logits [N, K] over the views of each image, and the logits of the images as they are; both float32.
+
+    flip_shift_uncertain: the mean over flip_shift's views for the quarter of the images whose largest probability is
+    lowest; for the others one view is enough, and takes less than half of the time.
+    """
+    if tta == "flip_shift_uncertain":
+        plain = network(images).float()
+        confidences = plain.softmax(1).amax(1)
+        least = confidences.topk(math.ceil(UNCERTAIN * len(images)), largest=False).indices
+        averaged = plain.clone()
+        averaged[least] = averaged_logits(network, images[least], "flip_shift")[0]
+        return averaged, plain
+    weighted = [(weight, network(view).float()) for weight, view in views(images, tta)]
+    return sum(weight * logits for weight, logits in weighted), weighted[0][1]  # type: ignore[return-value]
 
 
 def views(images: Tensor, tta: str) -> list[tuple[float, Tensor]]:
@@ -17,7 +37,7 @@ def views(images: Tensor, tta: str) -> list[tuple[float, Tensor]]:
     if tta == "flip":
         return [(0.5, images), (0.5, images.flip(-1))]
     if tta != "flip_shift":
-        raise ValueError(f"tta={tta} is none of {', '.join(CHOICES)}")
+        raise ValueError(f"tta={tta} is none of none, flip, flip_shift")
     height, width = images.shape[-2:]
     padded = pad(images, (1, 1, 1, 1), mode="reflect")
     shifted = [padded[..., :height, :width], padded[..., 2:, 2:]]

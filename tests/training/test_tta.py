@@ -3,15 +3,17 @@ import torch
 from small import Batches, normalized, small_classifier, small_trainer
 from torchvision.transforms.v2.functional import affine, hflip
 
-from cifar_lightning.training.tta import CHOICES, views
+from cifar_lightning.training.tta import UNCERTAIN, views
+from cifar_lightning.validation import TTA
 
 IMAGES = torch.rand(3, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+VIEWS = {"none": 1, "flip": 2, "flip_shift": 6}
 
 
-@pytest.mark.parametrize("tta", CHOICES)
+@pytest.mark.parametrize("tta", VIEWS)
 def test_the_weights_of_the_views_add_up_to_one(tta):
     assert sum(weight for weight, _ in views(IMAGES, tta)) == 1
-    assert [len(views(IMAGES, tta)) for tta in CHOICES] == [1, 2, 6]
+    assert len(views(IMAGES, tta)) == VIEWS[tta]
 
 
 def test_half_of_the_weight_is_on_the_image_and_its_mirror_image():
@@ -33,7 +35,7 @@ def test_shifted_views_are_moved_by_one_pixel_each_way():
     assert torch.equal(found[2][..., -1, :-1], IMAGES[..., -2, 1:])
 
 
-@pytest.mark.parametrize("tta", CHOICES)
+@pytest.mark.parametrize("tta", VIEWS)
 def test_a_test_averages_over_the_views_and_keeps_the_logits_without(tta):
     batches = Batches(n=10)
     classifier = small_classifier(test_tta=tta)
@@ -44,6 +46,25 @@ def test_a_test_averages_over_the_views_and_keeps_the_logits_without(tta):
         torch.testing.assert_close(classifier.test_logits, expected)
         torch.testing.assert_close(classifier.plain_test_logits, network(images))
     assert torch.equal(classifier.test_logits, classifier.plain_test_logits) == (tta == "none")
+
+
+def test_only_the_least_certain_quarter_of_a_batch_is_averaged():
+    batches = Batches(n=40, batch_size=40)
+    classifier = small_classifier(test_tta="flip_shift_uncertain")
+    small_trainer().test(classifier, batches, verbose=False)
+    with torch.no_grad():
+        network, images = classifier.network.eval(), normalized(batches.images)
+        plain = network(images)
+        mean = sum(weight * network(view) for weight, view in views(images, "flip_shift"))
+    least = plain.softmax(1).max(1).values.argsort()[: int(40 * UNCERTAIN)]
+    plain_elsewhere = plain.clone()
+    plain_elsewhere[least] = mean[least]
+    torch.testing.assert_close(classifier.test_logits, plain_elsewhere)
+    torch.testing.assert_close(classifier.plain_test_logits, plain)
+
+
+def test_every_choice_of_the_config_is_known():
+    assert {*VIEWS, "flip_shift_uncertain"} == set(TTA)
 
 
 def test_an_unknown_name_is_no_augmentation():

@@ -1,13 +1,16 @@
-"""What the time of a training step goes to, by torch's profiler: the answer to why a recipe is no faster."""
+"""Why a recipe is no faster: what the time of its steps goes to, and how near it comes to what the machine can do."""
 
 import os
+import statistics
 import time
 from collections import Counter
 
 import lightning as L
 import torch
 from lightning.pytorch.callbacks import Callback
+from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
+from torch.utils.flop_counter import FlopCounterMode
 
 # Parts of the names of torch's operators, the first that fits counts.
 KINDS = {
@@ -63,3 +66,22 @@ def by_kind(profiled: torch.profiler.profile, elapsed: float) -> dict[str, float
             kinds = (kind for kind, parts in KINDS.items() if any(part in event.key for part in parts))
             seconds[next(kinds, "other operators")] += event.self_cpu_time_total / 1e6
     return seconds | {"Python": max(0.0, elapsed - sum(seconds.values()))}
+
+
+def flops_per_image(network: nn.Module, images: Tensor) -> float:
+    """Floating-point operations of convolutions and matrix products, forward and backward, by torch's counter."""
+    with FlopCounterMode(display=False) as counter:
+        network(images).sum().backward()
+    return counter.get_total_flops() / len(images)
+
+
+def matmul_flops(precision: str, device: torch.device, size: int = 2048, repetitions: int = 15) -> float:
+    """Floating-point operations per second of a product of square matrices: what convolutions can hardly exceed."""
+    dtype = torch.bfloat16 if precision.startswith("bf16") else torch.float16 if precision.startswith("16") else None
+    matrix = torch.randn(size, size, device=device, dtype=dtype)
+    seconds = []
+    for _ in range(repetitions):
+        start = time.perf_counter()
+        (matrix @ matrix)[0, 0].item()  # waits for it
+        seconds.append(time.perf_counter() - start)
+    return 2 * size**3 / statistics.median(seconds)

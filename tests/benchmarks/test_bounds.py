@@ -4,10 +4,11 @@ import time
 
 import pytest
 import torch
+from torch import nn
 from torch.nn import functional as F
 from torch.profiler import ProfilerActivity, profile
 
-from benchmarks.bounds import KINDS, StepProfile, by_kind
+from benchmarks.bounds import KINDS, StepProfile, by_kind, flops_per_image, matmul_flops
 
 
 @pytest.mark.parametrize(
@@ -40,3 +41,18 @@ def test_the_largest_parts_are_named_with_their_shares():
     step = StepProfile()
     step.seconds = {"norm": 1.0, "convolution": 5.0, "Python": 2.0, "pooling": 0.0}
     assert step.shares(2) == "convolution 62 %, Python 25 %"
+
+
+def test_the_operations_of_an_image_are_those_of_the_textbook():
+    network = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1, bias=False), nn.Flatten(), nn.Linear(8 * 16 * 16, 10))
+    convolution, linear = 2 * 3 * 8 * 9 * 16 * 16, 2 * 8 * 16 * 16 * 10
+    # Backward: a gradient for the weights and one for the input, which the first layer's is not asked for.
+    assert flops_per_image(network, torch.ones(4, 3, 16, 16)) == 2 * convolution + 3 * linear
+
+
+def test_the_speed_of_a_matrix_product_is_counted_in_its_precision(monkeypatch):
+    dtypes = []
+    monkeypatch.setattr(torch, "randn", lambda *size, dtype, **_: dtypes.append(dtype) or torch.ones(size, dtype=dtype))
+    for precision in ("bf16-mixed", "16-true", "32-true"):
+        assert matmul_flops(precision, torch.device("cpu"), size=8, repetitions=3) > 0
+    assert dtypes == [torch.bfloat16, torch.float16, None]

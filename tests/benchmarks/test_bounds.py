@@ -10,15 +10,17 @@ from torch.profiler import ProfilerActivity, profile
 
 from benchmarks.bounds import KINDS, StepProfile, by_kind, flops_per_image, matmul_flops
 
+IMAGES, MATRIX = torch.ones(32, 16, 32, 32), torch.ones(1000, 1000)
+
 
 @pytest.mark.parametrize(
     ("kind", "work"),
     [
-        ("convolution", lambda: F.conv2d(torch.ones(8, 16, 32, 32), torch.ones(16, 16, 3, 3))),
-        ("matrix product", lambda: F.linear(torch.ones(500, 500), torch.ones(500, 500))),
-        ("pooling", lambda: F.max_pool2d(torch.ones(16, 16, 32, 32), 2)),
-        ("norm", lambda: F.batch_norm(torch.ones(16, 16, 32, 32), None, None, training=True)),
-        ("activation", lambda: torch.ones(1_000_000).tanh()),
+        ("convolution", lambda: F.conv2d(IMAGES, torch.ones(16, 16, 3, 3))),
+        ("matrix product", lambda: F.linear(MATRIX, MATRIX)),
+        ("pooling", lambda: F.max_pool2d(IMAGES, 2)),
+        ("norm", lambda: F.batch_norm(IMAGES, None, None, training=True)),
+        ("activation", lambda: MATRIX.tanh()),
         ("other operators", lambda: torch.randperm(1_000_000)),
         ("Python", lambda: time.sleep(0.05)),
     ],

@@ -85,10 +85,17 @@ def points_to(link: Path, folder: Path) -> bool:
         return False
 
 
-def test_two_processes_make_one_run_which_is_that_of_one_process_with_their_batches(command):
+# With learning rates at which training does not magnify rounding.
+@pytest.mark.parametrize(
+    "loss",
+    [
+        ["optimizer.lr=0.01"],
+        pytest.param(["optimizer.lr=0.0003", "loss_reduction=sum"], marks=pytest.mark.slow),
+    ],
+)
+def test_two_processes_make_one_run_which_is_that_of_one_process_with_their_batches(command, loss):
     # 1,149 training images in steps of 2 x 16: in the last one, of 29, the processes have shares of different sizes.
-    # A learning rate at which training does not magnify rounding.
-    training = [*QUICK, "trainer.max_epochs=2", "optimizer.lr=0.01", "callbacks.model_summary=null"]
+    training = [*QUICK, "trainer.max_epochs=2", *loss, "callbacks.model_summary=null"]
     code, out, err = run(command.folder, *training, "trainer=ddp_sim", "data.batch_size=16")
     (folder,) = command.runs()
     said = err + (folder / "cifar_lightning.log").read_text()

@@ -139,7 +139,7 @@ class ImageClassifier(L.LightningModule):
         if every and (self.trainer.global_step + 1) % every == 0 and not self.trainer.fit_loop._should_accumulate():
             self._write({"train/loss_step": loss.detach()}, self.trainer.global_step)
         if self.loss_reduction == "sum":
-            return loss * len(images)
+            return loss * len(images) * self.trainer.world_size  # DDP takes the mean over the processes
         if self.trainer.world_size > 1 and self.trainer.is_last_batch:
             loss = loss * self._process_weight(len(images))
         return loss

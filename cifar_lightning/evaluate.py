@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from cifar_lightning.arguments import ACCELERATOR, CHECKPOINT, ELSEWHERE, Command, Given, Key, output_path
-from cifar_lightning.validation import TTA
+from cifar_lightning.rules import TTA
 
 COMMAND = Command(
     "evaluate",

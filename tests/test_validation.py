@@ -1,8 +1,7 @@
 import pytest
 
 from cifar_lightning.errors import UserError
-from cifar_lightning.models import initialization
-from cifar_lightning.validation import INITS, RULES, all_keys, choices, compose_checked, plain_or_raw
+from cifar_lightning.validation import choices, compose_checked
 
 
 @pytest.mark.parametrize(
@@ -78,14 +77,3 @@ def test_the_default_and_every_choice_of_every_group_pass():
                   "logger", "experiment", "debug"):  # fmt: skip
         for name in choices(group):
             compose_checked([f"{group}={name}"])
-
-
-def test_every_rule_is_about_a_key_that_some_choice_has():
-    known = set()
-    for overrides in ([], ["scheduler=cosine"], ["scheduler=plateau"], ["model=torchvision"], ["optimizer=muon"]):
-        known |= set(all_keys(plain_or_raw(compose_checked(overrides))))
-    assert set(RULES) <= known
-
-
-def test_initialisations_are_those_that_exist():
-    assert set(INITS) == set(initialization.INITS)

@@ -13,10 +13,10 @@ from cifar_lightning.data.datamodule import CIFAR10DataModule
 from cifar_lightning.data.device_loader import EvaluationLoader
 from cifar_lightning.data.loader import Split
 from cifar_lightning.errors import UserError
+from cifar_lightning.rules import PRECISIONS
 from cifar_lightning.training.classifier import ImageClassifier
 from cifar_lightning.training.precision import resolve_precision
 from cifar_lightning.training.progress import ProgressBar
-from cifar_lightning.validation import PRECISIONS
 
 
 def chosen_split(datamodule: CIFAR10DataModule, name: str) -> Split:

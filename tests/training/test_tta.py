@@ -3,8 +3,8 @@ import torch
 from small import Batches, normalized, small_classifier, small_trainer
 from torchvision.transforms.v2.functional import affine, hflip
 
+from cifar_lightning.rules import TTA
 from cifar_lightning.training.tta import UNCERTAIN, views
-from cifar_lightning.validation import TTA
 
 IMAGES = torch.rand(3, 3, 8, 8, generator=torch.Generator().manual_seed(0))
 VIEWS = {"none": 1, "flip": 2, "flip_shift": 6}

@@ -1,0 +1,131 @@
+"""What each key of the config admits. Keys without a rule must keep the type that their file gives them."""
+
+import math
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from cifar_lightning.models.torchvision_families import NAMES
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What a key admits, as a test and in words."""
+
+    admits: Callable[[Any], bool]
+    words: str
+
+
+def integer(low: int, words: str = "") -> Rule:
+    return Rule(lambda v: type(v) is int and v >= low, words or f"an integer of at least {low}")
+
+
+def share(words: str = "a number from 0 to 1") -> Rule:
+    return Rule(lambda v: type(v) in (int, float) and 0 <= v <= 1, words)
+
+
+def positive(words: str = "a number above 0") -> Rule:
+    return Rule(lambda v: type(v) in (int, float) and 0 < v < math.inf, words)
+
+
+def not_negative() -> Rule:
+    return Rule(lambda v: type(v) in (int, float) and 0 <= v < math.inf, "a number of at least 0")
+
+
+def choice(*values: Any) -> Rule:
+    return Rule(lambda v: any(type(v) is type(c) and v == c for c in values), "one of " + ", ".join(map(str, values)))
+
+
+def optional(rule: Rule) -> Rule:
+    return Rule(lambda v: v is None or rule.admits(v), f"{rule.words}, or null")
+
+
+BOOLEAN = Rule(lambda v: type(v) is bool, "true or false")
+TEXT = Rule(lambda v: type(v) is str and v != "", "a text")
+COUNT_OR_SHARE = Rule(
+    lambda v: (type(v) is int and v >= 0) or (type(v) is float and 0 <= v <= 1), "a count, or a share from 0.0 to 1.0"
+)
+DURATION = Rule(
+    lambda v: type(v) is str and bool(re.fullmatch(r"\d+:\d\d:\d\d:\d\d", v)),
+    "days, hours, minutes, seconds as 00:01:30:00",
+)
+INITS = (
+    "default", "xavier_uniform", "xavier_normal", "kaiming_uniform", "kaiming_normal", "lecun_normal", "orthogonal",
+    "dirac", "tutorial",
+)  # fmt: skip
+
+PRECISIONS = (
+    "auto", "32-true", "32", 32, "bf16-mixed", "bf16-true", "bf16", "16-mixed", "16-true", "16", 16,
+    "64-true", "64", 64,
+)  # fmt: skip
+TTA = ("none", "flip", "flip_shift", "flip_shift_uncertain")  # see training/tta.py
+
+RULES: dict[str, Rule] = {
+    "task_name": Rule(lambda v: type(v) is str and bool(re.fullmatch(r"[\w.-]+", v)), "a name for a folder"),
+    "seed": Rule(lambda v: type(v) is int and 0 <= v < 2**32, "an integer from 0 to 4294967295"),
+    "train": BOOLEAN,
+    "test": BOOLEAN,
+    "ckpt_path": optional(TEXT),
+    "trust": Rule(
+        lambda v: all(type(name) is str for name in v) if type(v) is list else type(v) is str,
+        "names of modules: my_models, or [my_models,more]",
+    ),
+    "label_smoothing": Rule(lambda v: type(v) in (int, float) and 0 <= v < 1, "a number from 0 to below 1"),
+    "loss_reduction": choice("mean", "sum"),
+    "test_tta": choice(*TTA),
+    "ema_decay": optional(Rule(lambda v: type(v) is float and 0 < v < 1, "a number between 0 and 1")),
+    "compile": BOOLEAN,
+    "channels_last": BOOLEAN,
+    "data.source": choice("pickle", "torchvision"),
+    "data.root": TEXT,
+    "data.verify": BOOLEAN,
+    "data.val_size": COUNT_OR_SHARE,
+    "data.split_seed": integer(0),
+    "data.batch_size": integer(1),
+    "data.eval_batch_size": integer(1),
+    "data.drop_last": BOOLEAN,
+    "data.normalize": choice("none", "half", "channel", "imagenet"),
+    "data.num_workers": optional(integer(0)),
+    "data.pin_memory": optional(BOOLEAN),
+    "data.persistent_workers": BOOLEAN,
+    "model.init": choice(*INITS),
+    "model.name": Rule(lambda v: v in NAMES, "a classifier of torchvision"),
+    "model.stem": choice("imagenet", "cifar"),
+    "model.image_size": optional(integer(1)),
+    "model.pretrained": BOOLEAN,
+    "model.freeze": choice("none", "all_but_head", "all_but_last_stage"),
+    "optimizer.lr": positive(),
+    "optimizer.weight_decay": not_negative(),
+    "optimizer.momentum": not_negative(),
+    "optimizer.decay_norms_and_biases": BOOLEAN,
+    "optimizer.ns_steps": integer(1),
+    "optimizer.sgd_lr": positive(),
+    "optimizer.sgd_momentum": not_negative(),
+    "optimizer.sgd_weight_decay": not_negative(),
+    "scheduler.interval": choice("step", "epoch"),
+    "scheduler.warmup_epochs": not_negative(),
+    "scheduler.patience": integer(0),
+    "trainer.accelerator": choice("auto", "cpu", "gpu", "cuda", "mps", "tpu"),
+    "trainer.precision": choice(*PRECISIONS),
+    "trainer.max_epochs": optional(integer(-1, "an integer of at least 1, or -1 for no limit")),
+    "trainer.min_epochs": optional(integer(0)),
+    "trainer.max_steps": integer(-1, "an integer of at least 1, or -1 for no limit"),
+    "trainer.max_time": optional(DURATION),
+    "trainer.num_nodes": integer(1),
+    "trainer.accumulate_grad_batches": integer(1),
+    "trainer.gradient_clip_val": optional(not_negative()),
+    "trainer.gradient_clip_algorithm": optional(choice("norm", "value")),
+    "trainer.limit_train_batches": optional(COUNT_OR_SHARE),
+    "trainer.limit_val_batches": optional(COUNT_OR_SHARE),
+    "trainer.limit_test_batches": optional(COUNT_OR_SHARE),
+    "trainer.overfit_batches": COUNT_OR_SHARE,
+    "trainer.val_check_interval": optional(COUNT_OR_SHARE),
+    "trainer.check_val_every_n_epoch": optional(integer(1)),
+    "trainer.num_sanity_val_steps": integer(-1),
+    "trainer.log_every_n_steps": integer(1),
+    "trainer.deterministic": Rule(lambda v: type(v) is bool or v == "warn", "true, false or warn"),
+    "trainer.detect_anomaly": BOOLEAN,
+    "trainer.sync_batchnorm": BOOLEAN,
+    "trainer.profiler": optional(choice("simple", "advanced", "pytorch", "xla")),
+}

@@ -1,0 +1,14 @@
+from cifar_lightning.models import initialization
+from cifar_lightning.rules import INITS, RULES
+from cifar_lightning.validation import all_keys, compose_checked, plain_or_raw
+
+
+def test_every_rule_is_about_a_key_that_some_choice_has():
+    known = set()
+    for overrides in ([], ["scheduler=cosine"], ["scheduler=plateau"], ["model=torchvision"], ["optimizer=muon"]):
+        known |= set(all_keys(plain_or_raw(compose_checked(overrides))))
+    assert set(RULES) <= known
+
+
+def test_initialisations_are_those_that_exist():
+    assert set(INITS) == set(initialization.INITS)

@@ -13,7 +13,7 @@ def averaged_logits(network: Callable[[Tensor], Tensor], images: Tensor, tta: st
     """The mean logits [N, K] over the views of each image, and the logits of the images as they are; both float32.
 
     flip_shift_uncertain: the mean over flip_shift's views for the quarter of the images whose largest probability is
-    lowest; for the others one view is enough, and takes less than half of the time.
+    lowest, one view for the others: in all less than half of flip_shift's time.
     """
     if tta == "flip_shift_uncertain":
         plain = network(images).float()

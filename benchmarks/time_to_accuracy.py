@@ -21,7 +21,7 @@ EXPECTED = (
     "against 10 of a plain port"
 )
 EXAMPLES = """\
-  python -m benchmarks.time_to_accuracy                     5 seeds: half an hour on 2 cores with AMX
+  python -m benchmarks.time_to_accuracy                     5 seeds: 45 minutes on 2 cores
   python -m benchmarks.time_to_accuracy --repetitions 1
   python -m benchmarks.time_to_accuracy --set compile=true --repetitions 20
 """

@@ -34,7 +34,11 @@ def arguments(line: str) -> list[str]:
     return shlex.split(line)[3:]
 
 
-@pytest.mark.parametrize("line", TRAIN)
+# The sweep of nine runs takes its time; smaller ones are run in tests/sweeps.
+TRAINING = [pytest.param(line, marks=pytest.mark.slow) if "-m" in arguments(line) else line for line in TRAIN]
+
+
+@pytest.mark.parametrize("line", TRAINING)
 def test_a_training_command_runs(command, cifar_folder, monkeypatch, line):
     given = [word.replace("accelerator=gpu", "accelerator=cpu") for word in arguments(line)]
     if given != ["--help"]:

@@ -35,6 +35,7 @@ def test_a_narrow_convolution_with_stride_is_kept_out_of_channels_last(stem_widt
     assert classifier.normalized(torch.zeros(2, 3, 8, 8)).is_contiguous(memory_format=expected)
 
 
+@pytest.mark.slow
 def test_a_narrow_network_has_the_same_gradients_each_time():
     done = subprocess.run([sys.executable, "-c", NARROW], cwd=Path(__file__).parent, capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (0, "1\n"), done.stderr

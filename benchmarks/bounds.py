@@ -27,31 +27,31 @@ BLOCK = 2**26  # float32 numbers: 268 MB, more than twice what 20 steps of a rec
 
 
 class StepProfile(Callback):
-    """Profiles `steps` steps of a training after the first few, then stops it."""
+    """Profiles `steps` steps of a training, or a few more, after the first few; then stops it."""
+
+    may_miss_steps = True
 
     def __init__(self, steps: int = 20) -> None:
         os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # lest it complain of a GPU that is not there
         self.steps = steps
         self.seconds: dict[str, float] = {}  # of all profiled steps, by what they went to
         self._profile = profile(activities=[ProfilerActivity.CPU])
-        self._start = 0.0
-        self._step = 0
+        self._first, self._start = 0, 0.0
 
     def on_train_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: tuple, batch_idx: int
     ) -> None:
-        if self._step == WARM_UP:
+        if not self._start and trainer.global_step >= WARM_UP:
             # The profiler's records take the memory that tensors were about to use again. What they get in its place
             # comes from this block, lest the system's clearing of new pages count as the operators' time.
             torch.ones(BLOCK)
             self._profile.start()
-            self._start = time.perf_counter()
-        elif self._step == WARM_UP + self.steps:
+            self._first, self._start = trainer.global_step, time.perf_counter()
+        elif self._start and trainer.global_step >= self._first + self.steps:
             elapsed = time.perf_counter() - self._start
             self._profile.stop()
             self.seconds = by_kind(self._profile, elapsed)
             trainer.should_stop = True
-        self._step += 1
 
     def shares(self, most: int = 3) -> str:
         """The largest parts: `convolution 43 %, pooling 25 %, Python 12 %`."""

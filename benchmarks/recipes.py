@@ -42,6 +42,8 @@ EXAMPLES = """\
 class Turns(Callback):
     """Stops a training between two steps every `seconds`, for as long as `other` then goes on."""
 
+    may_miss_steps = True
+
     def __init__(self, other: Iterator[int], seconds: float, repetitions: int) -> None:
         self.other, self.seconds, self.repetitions = other, seconds, repetitions
         self.ours: list[float] = []  # images per second of each turn, the first included
@@ -54,13 +56,14 @@ class Turns(Callback):
     ) -> None:
         now = time.perf_counter()
         if self._start is not None and now - self._start >= self.seconds:
-            self.ours.append(self._images / (now - self._start))
+            images: int = pl_module.images_trained  # type: ignore[assignment]
+            self.ours.append((images - self._images) / (now - self._start))
             self.theirs.append(self._others_turn())
             trainer.should_stop = len(self.ours) > self.repetitions
             self._start = None
         if self._start is None:
-            self._start, self._images = time.perf_counter(), 0
-        self._images += len(batch[1])
+            self._start = time.perf_counter()
+            self._images = pl_module.images_trained  # type: ignore[assignment]
 
     def _others_turn(self) -> float:
         start, images = time.perf_counter(), 0

@@ -85,6 +85,7 @@ class TrainingLoader(ABC):
         self.drop_last = drop_last
         self.rank = rank
         self.world_size = world_size
+        self.take: Callable[[Batch], bool] = lambda batch: False  # asked whether it keeps a batch for itself
         self._epoch = 0
         self._position = 0
         self._restored: dict[str, Any] | None = None
@@ -104,7 +105,8 @@ class TrainingLoader(ABC):
         self._position = self._first_batch()
         for batch in self.batches(self._epoch, self._position):
             self._position += 1
-            yield batch
+            if not self.take(batch):
+                yield batch
 
     def state_dict(self) -> dict[str, Any]:
         """The epoch and the number of its batches that are done with, plain numbers.

@@ -63,6 +63,7 @@ class ImageClassifier(L.LightningModule):
         self._scale = 1 / torch.tensor(self.std)[:, None, None]
         self._shift = -torch.tensor(self.mean)[:, None, None] * self._scale
         self._byte_scale = self._scale / 255
+        self.images_trained = 0  # by this process
         self.val_sums: Sums | None = None  # while a validation goes on
         self.val_means: dict[str, Tensor] = {}  # of the latest validation
         self.test_logits = torch.empty(0, len(class_names))  # filled by a test
@@ -132,17 +133,24 @@ class ImageClassifier(L.LightningModule):
                         parameter.requires_grad_(False).grad = None
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
-        images, targets = batch
-        loss, logits = self._training_loss(self.normalized(images), targets)
-        self.train_sums.add(loss.detach(), logits.detach(), targets)
+        loss, mean = self.batch_loss(batch)
         every = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
         if every and (self.trainer.global_step + 1) % every == 0 and not self.trainer.fit_loop._should_accumulate():
-            self._write({"train/loss_step": loss.detach()}, self.trainer.global_step)
-        if self.loss_reduction == "sum":
-            return loss * len(images) * self.trainer.world_size  # DDP takes the mean over the processes
-        if self.trainer.world_size > 1 and self.trainer.is_last_batch:
-            loss = loss * self._process_weight(len(images))
+            self._write({"train/loss_step": mean}, self.trainer.global_step)
+        if self.trainer.world_size > 1 and self.trainer.is_last_batch and self.loss_reduction == "mean":
+            loss = loss * self._process_weight(len(batch[1]))
         return loss
+
+    def batch_loss(self, batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        """What the optimizer gets, and the mean over the batch, which is counted with the right answers."""
+        images, targets = batch
+        loss, logits = self._training_loss(self.normalized(images), targets)
+        mean = loss.detach()
+        self.train_sums.add(mean, logits.detach(), targets)
+        self.images_trained += len(targets)
+        if self.loss_reduction == "sum":
+            loss = loss * len(images) * self.trainer.world_size  # DDP takes the mean over the processes
+        return loss, mean
 
     def _training_loss(self, images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         """The mean loss of these (normalised) images, and the logits that count for the accuracy."""

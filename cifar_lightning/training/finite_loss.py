@@ -11,24 +11,32 @@ from cifar_lightning.errors import UserError
 
 
 class FiniteLoss(Callback):
-    """Raises UserError where the loss is NaN or infinite: within `every_n_steps`, on a CPU in the same step.
+    """Raises UserError where the loss is NaN or infinite: within `every_n_steps`, on a CPU at once.
 
-    It looks at the sum over the epoch so far, where NaN and infinity stay: a GPU need not wait for each step.
+    It looks at the sum over the epoch so far, where NaN and infinity stay: a GPU need not wait for each step, and steps
+    that were taken directly (direct_steps.py) are seen with the next.
     """
+
+    may_miss_steps = True
 
     def __init__(self, every_n_steps: int = 50) -> None:
         if every_n_steps < 1:
             raise UserError(f"callbacks.finite_loss.every_n_steps={every_n_steps}: give 1 or more")
         self.every_n_steps = every_n_steps
+        self._looked_at = 0  # in which step
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._looked_at = trainer.global_step
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        on_cpu = pl_module.device.type == "cpu"
-        if on_cpu or (batch_idx + 1) % self.every_n_steps == 0 or trainer.is_last_batch:
+        steps = trainer.global_step - self._looked_at
+        if pl_module.device.type == "cpu" or steps >= self.every_n_steps or trainer.is_last_batch:
+            self._looked_at = trainer.global_step
             loss = pl_module.train_sums.loss.item()  # type: ignore[operator, union-attr]
             if not math.isfinite(loss):
-                when = "" if on_cpu else f" or up to {self.every_n_steps - 1} steps before"
+                when = f" or up to {steps - 1} steps before" if steps > 1 else ""
                 raise UserError(not_finite(trainer, f"the training loss became {loss}", when))
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:

@@ -22,6 +22,8 @@ class History(Checkpoint):
     travels in checkpoints, so a resumed run goes on with the same rows and clock.
     """
 
+    may_miss_steps = True
+
     def __init__(self, path: Path, *, announce: bool = False) -> None:
         self.path = path
         self.announce = announce  # log a line an epoch, where no progress bar is drawn
@@ -29,6 +31,7 @@ class History(Checkpoint):
         self.seconds = 0.0  # training and validation
         self.training_seconds = 0.0  # without validation
         self.images = 0  # that training has seen, over all processes
+        self._counted = 0  # of what the module counts
         self._clock = 0.0  # when the stretch of training or validation began that is counted next
         self._training = False
 
@@ -71,7 +74,10 @@ class History(Checkpoint):
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        self.images += len(batch[1]) * trainer.world_size
+        self._count_images(trainer, pl_module)
+
+    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
+        self._count_images(trainer, pl_module)  # of steps that were taken directly; a checkpoint may be saved now
 
     def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if trainer.state.fn == "fit":
@@ -95,6 +101,11 @@ class History(Checkpoint):
             write_csv(self.path, self.rows)
             if self.announce:
                 log.info(self._line(trainer.max_epochs))
+
+    def _count_images(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        images: int = pl_module.images_trained  # type: ignore[assignment]
+        self.images += (images - self._counted) * trainer.world_size
+        self._counted = images
 
     def _line(self, max_epochs: int | None) -> str:
         row = self.rows[-1]

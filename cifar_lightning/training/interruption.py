@@ -77,6 +77,8 @@ class Interruption(Checkpoint):
     A `Checkpoint` for Lightning, because those are called last: the state is then that of a finished step.
     """
 
+    may_miss_steps = True
+
     def __init__(self, signals: StopSignals) -> None:
         self.signals = signals
 

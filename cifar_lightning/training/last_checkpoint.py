@@ -46,6 +46,8 @@ class LastCheckpoint(ModelCheckpoint):
     The limits are `max_steps` and `max_time`. every_minutes: null for none in mid-epoch.
     """
 
+    may_miss_steps = True
+
     def __init__(self, dirpath: str | Path, every_minutes: float | None = 10) -> None:
         if every_minutes is not None and every_minutes < 0:
             raise UserError(f"callbacks.last_checkpoint.every_minutes={every_minutes}: give 0 or more, or null")

@@ -23,19 +23,22 @@ class ProgressBar(RichProgressBar):
     A drawing takes a millisecond or more from training, and the figures of a step that is not drawn aren't asked for.
     """
 
+    may_miss_steps = True
+
     def __init__(self, refresh_rate: int = 4) -> None:
         super().__init__(refresh_rate=LOOKS if refresh_rate else 0, leave=True)
         self._between = 1 / max(refresh_rate, 1)  # seconds
-        self._images, self._start, self._drawn = 0, 0.0, 0.0
+        self._start, self._drawn = 0.0, 0.0
+        self._images = 0  # trained on before this epoch
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         super().on_train_epoch_start(trainer, pl_module)
-        self._images, self._start = 0, time.perf_counter()
+        self._images = pl_module.images_trained  # type: ignore[assignment]
+        self._start = time.perf_counter()
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        self._images += len(batch[1]) * trainer.world_size
         now = time.perf_counter()
         if now - self._drawn >= self._between or trainer.is_last_batch:
             self._drawn = now
@@ -43,6 +46,7 @@ class ProgressBar(RichProgressBar):
 
     def get_metrics(self, trainer: L.Trainer, pl_module: L.LightningModule) -> dict[str, Any]:
         metrics = {name: value for name, value in super().get_metrics(trainer, pl_module).items() if name != "v_num"}
-        if trainer.training and self._images:
-            metrics["images/s"] = f"{self._images / (time.perf_counter() - self._start):,.0f}"
+        images = (pl_module.images_trained - self._images) * trainer.world_size  # type: ignore[operator]
+        if trainer.training and images:
+            metrics["images/s"] = f"{images / (time.perf_counter() - self._start):,.0f}"
         return metrics

@@ -18,6 +18,8 @@ class TimeLimit(Timer):
     on would not be the uninterrupted one any more.
     """
 
+    may_miss_steps = True
+
     def __init__(self, duration: Any) -> None:
         super().__init__(duration, interval="epoch")
 

@@ -19,7 +19,7 @@ FREE = (
     "trainer.max_epochs", "trainer.max_steps", "trainer.max_time", "trainer.accelerator", "trainer.devices",
     "trainer.num_nodes", "trainer.strategy", "trainer.log_every_n_steps", "trainer.profiler", "trainer.detect_anomaly",
     "trainer.limit_test_batches", "logger", "callbacks.progress_bar", "callbacks.model_summary",
-    "callbacks.last_checkpoint", "callbacks.finite_loss", "paths", "data.root",
+    "callbacks.last_checkpoint", "callbacks.finite_loss", "callbacks.direct_steps", "paths", "data.root",
     "data.verify", "data.num_workers", "data.pin_memory", "data.persistent_workers", "data.eval_batch_size",
     "train", "test", "test_tta", "ckpt_path", "trust", "tags", "task_name", "optimized_metric", "compile",
 )  # fmt: skip

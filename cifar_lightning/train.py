@@ -195,11 +195,7 @@ def build_logger(config: DictConfig, settings: dict[str, Any]) -> Logger:
 
 
 def build_callbacks(config: DictConfig, datamodule: CIFAR10DataModule) -> list[Callback]:
-    wanted = {name: plain(keys) for name, keys in config.callbacks.items() if keys is not None}
-    for name, keys in wanted.items():
-        if isinstance(keys, dict) and "_target_" not in keys:  # a recipe's, for a callback that was not chosen
-            raise UserError(f"callbacks.{name} has settings and no _target_: drop it by callbacks.{name}=null")
-    built = {name: instantiate(keys) for name, keys in wanted.items()}
+    built = {name: instantiate(plain(keys)) for name, keys in config.callbacks.items() if keys is not None}
     for name, callback in built.items():
         if not isinstance(callback, Callback):
             raise UserError(f"callbacks.{name} is no callback: its _target_ made a {type(callback).__name__}")

@@ -136,6 +136,9 @@ def check_values(config: DictConfig, overrides: Sequence[Override]) -> None:
             raise UserError(f"{key}={value}: must be {rule.words}{near}")
     check_types(config, overrides)
     check_split(config)
+    for name, keys in config.callbacks.items():
+        if OmegaConf.is_dict(keys) and "_target_" not in keys:  # a recipe's, for a callback that was not chosen
+            raise UserError(f"callbacks.{name} has settings and no _target_: drop it by callbacks.{name}=null")
     if "activation" not in config.model and any(o.key_or_group.startswith("activation") for o in overrides):
         raise UserError("activation: torchvision's networks keep their own; leave it out, or choose another model")
 

@@ -43,6 +43,7 @@ from cifar_lightning.validation import choices, compose_checked
             ["data.val_size=0", "callbacks=early_stopping"],
             "early_stopping.monitor=.*no validation part",
         ),
+        (["experiment=classic/alexnet", "callbacks=none"], "callbacks.early_stopping has settings and no _target_"),
         (["data.root=${nowhere}"], "data.root: .*nowhere"),
     ],
 )

@@ -37,7 +37,7 @@ class DirectSteps(Callback):
 
     may_miss_steps = True
 
-    def __init__(self, seconds: float = 0.1) -> None:
+    def __init__(self, seconds: float = 0.25) -> None:
         if seconds < 0:
             raise UserError(f"callbacks.direct_steps.seconds={seconds}: give 0 or more")
         self.seconds = seconds

@@ -72,7 +72,7 @@ class StopSignals:
 
 
 class Interruption(Checkpoint):
-    """Saves last.ckpt and raises `Interrupted` at the first step after a signal.
+    """Saves last.ckpt and raises `Interrupted` at the first step after a signal that Lightning sees.
 
     A `Checkpoint` for Lightning, because those are called last: the state is then that of a finished step.
     """

@@ -14,6 +14,7 @@ from stopping import AccidentAt, SignalAt
 from cifar_lightning.errors import UserError
 from cifar_lightning.reporting.files import read_csv
 from cifar_lightning.training import direct_steps
+from cifar_lightning.training.classifier import ImageClassifier
 from cifar_lightning.training.direct_steps import DirectSteps
 from cifar_lightning.training.finite_loss import FiniteLoss
 
@@ -121,6 +122,19 @@ def test_lightning_sees_the_steps_that_it_does_something_at(keys, steps):
 )
 def test_lightning_sees_every_step_where_that_matters(tmp_path, keys):
     assert seen(default_root_dir=tmp_path, **keys) == list(range(1, 11))
+
+
+def test_a_module_with_a_step_of_its_own_takes_all_of_them():
+    class Own(ImageClassifier):
+        def training_step(self, batch, batch_idx):
+            return 2 * super().training_step(batch, batch_idx)
+
+    module = small_classifier()
+    module.__class__ = Own
+    callback = Seen()
+    trainer = small_trainer(callbacks=[DirectSteps(math.inf), callback], max_epochs=1, limit_val_batches=0)
+    trainer.fit(module, datamodule=Shuffled())
+    assert callback.steps == [1, 2, 3, 4, 5]
 
 
 def test_lightning_sees_a_step_every_so_many_seconds(monkeypatch):

@@ -3,9 +3,7 @@
 The framework trains by Trainer.fit with its default precision, callbacks and logger; every few seconds it stands still
 between two steps while the plain script (benchmarks/plain.py) goes on for as long. The first turn of both is for
 warming up. What the framework sets for the process (denormals to zero, freed memory kept) is set for the plain script,
-too. What the framework's time then goes to is seen by torch's profiler. How near both come to the machine's limit is
-their operations per second as a share of what products of large matrices reach: ours in the precision that `auto`
-gives, the plain script's in float32.
+too. What the framework's time then goes to is seen by torch's profiler.
 """
 
 import argparse
@@ -19,11 +17,10 @@ import lightning as L
 from lightning.pytorch.callbacks import Callback
 
 from benchmarks import plain, record
-from benchmarks.bounds import StepProfile, flops_per_image, matmul_flops
+from benchmarks.bounds import StepProfile
 from benchmarks.terminal import as_on_a_terminal
 from cifar_lightning import api
 from cifar_lightning.config import conf_dir
-from cifar_lightning.training.precision import resolve_precision
 
 GOALS = {"lenet3_augmented": 5.0, "lenet3": 3.0, "resnet": 2.2, "alexnet": 2.2}  # the others: 1.0
 GOAL = "on 2 cores 2x as the geometric mean over the ten, none below 1.0x, " + ", ".join(
@@ -82,7 +79,6 @@ def measure(arguments: argparse.Namespace) -> record.Record:
         turns = race(name, [*data, *arguments.set], arguments)
         ours, theirs = turns.ours[1:], turns.theirs[1:]
         ratios[name] = record.median_ratio(ours, theirs)
-        of_limit, of_plain_limit = shares_of_limit(name, [*data, *arguments.set], ours, theirs)
         rows.append(
             {
                 "recipe": name,
@@ -90,8 +86,6 @@ def measure(arguments: argparse.Namespace) -> record.Record:
                 "plain script": f"{statistics.median(theirs):,.0f}",
                 "ratio": f"{ratios[name]:.2f}",
                 "goal": f"{GOALS.get(name, 1.0):.1f}",
-                "of the limit": f"{100 * of_limit:.0f} %",
-                "plain, of its limit": f"{100 * of_plain_limit:.0f} %",
                 "its time goes to": profiled(name, [*data, *arguments.set]),
             }
         )
@@ -109,22 +103,6 @@ def race(name: str, overrides: Sequence[str], arguments: argparse.Namespace) -> 
         turns = Turns(plain.train(config, api.load_data(config).train), arguments.seconds, arguments.repetitions)
         api.train(config, callbacks=[turns])
     return turns
-
-
-def shares_of_limit(
-    name: str, overrides: Sequence[str], ours: Sequence[float], theirs: Sequence[float]
-) -> tuple[float, float]:
-    """Operations per second of both, in relation to products of large matrices: in our precision, and in float32."""
-    config = api.compose([f"experiment=classic/{name}", *FIXED, *overrides])
-    data = api.load_data(config)
-    classifier = api.untrained(config, data).module
-    device = classifier.device
-    flops = flops_per_image(classifier, data.train.images[:8].to(device))
-    precision = resolve_precision(config.trainer.precision, config.trainer.accelerator)
-    return (
-        flops * statistics.median(ours) / matmul_flops(str(precision), device),
-        flops * statistics.median(theirs) / matmul_flops("32-true", device),
-    )
 
 
 def profiled(name: str, overrides: Sequence[str]) -> str:

@@ -137,11 +137,11 @@ def checkpoint_file(text: str) -> Path:
     return path
 
 
-def output_path(path: Path, *, folder: bool = False) -> Path:
+def output_path(path: Path, *, folder: bool = False, key: str = "out") -> Path:
     """`path`, if a file (or a folder of files) could be written there; found out before the work, not after it."""
     if path.exists() and path.is_dir() != folder:
-        raise UserError(f"out={path} is a {'file' if folder else 'folder'}: give another name")
+        raise UserError(f"{key}={path} is a {'file' if folder else 'folder'}: give another name")
     existing = next(p for p in [path, *path.absolute().parents] if p.exists())
     if not (existing.is_dir() or existing == path) or not os.access(existing, os.W_OK):
-        raise UserError(f"out={path} can't be written: {existing} is no folder that you may write to; choose another")
+        raise UserError(f"{key}={path} can't be written: {existing} is no folder that you may write to; choose another")
     return path

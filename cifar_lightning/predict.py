@@ -10,7 +10,8 @@ from cifar_lightning.errors import UserError
 
 COMMAND = Command(
     "predict",
-    "Say what is in images: the three most probable classes of each, as a table and as a file if wanted.\n"
+    "Say what is in images: the three most probable classes of each as a table, the images with the answers as a\n"
+    "figure, and all probabilities as a file if wanted.\n"
     "Images of any size and kind (PNG, JPEG, WebP, BMP, GIF) become 32x32 RGB. Exit code 1 if one can't be read.",
     keys={
         **CHECKPOINT,
@@ -19,6 +20,7 @@ COMMAND = Command(
         "fit": Key("what becomes of the longer side", "crop", ("crop", "squash")),
         "background": Key("what shows through transparent pixels: a name or #rrggbb", "white"),
         "out": Key("a file for all probabilities: FILE.csv or FILE.json"),
+        "figure": Key("FILE.png for the images with the answers, if not NAME_predictions.png beside the checkpoint"),
         **ACCELERATOR,
         **ELSEWHERE,
     },
@@ -36,6 +38,7 @@ def run(given: Given) -> int:
     out = given["out"] and output_path(Path(given["out"]).expanduser())
     if out and out.suffix not in (".csv", ".json"):
         raise UserError(f"out={out}: the name must end in .csv or .json")
+    figure = output_path(_figure_path(given), key="figure")
     split, numbers = parse_index(given["index"]) if given["index"] else ("", [])
 
     # Imports torch: seconds that help and mistakes need not wait for.
@@ -43,7 +46,13 @@ def run(given: Given) -> int:
 
     from cifar_lightning.api import load
     from cifar_lightning.data.images import check_background, find_images, read_images
-    from cifar_lightning.reporting.predictions import prediction_rows, write_probabilities
+    from cifar_lightning.reporting.figures import save_figure
+    from cifar_lightning.reporting.predictions import (
+        MOST_IMAGES,
+        prediction_grid,
+        prediction_rows,
+        write_probabilities,
+    )
     from cifar_lightning.reporting.tables import rich_table
     from cifar_lightning.training.evaluation import picked
     from cifar_lightning.training.loading import load_data
@@ -66,12 +75,25 @@ def run(given: Given) -> int:
         # A pipe has no width, and a table squeezed into 80 columns can't be read.
         console = Console(width=None if sys.stdout.isatty() else 250, highlight=False)
         console.print(rich_table(prediction_rows(names, answer.top(3), labels)))
+        save_figure(prediction_grid(images, names, answer.top(1), labels), figure)
+        some = f" (the first {MOST_IMAGES} of {len(names):,})" if len(names) > MOST_IMAGES else ""
+        print(f"images with their answers{some}: {figure}")
         if out:
             print(f"probabilities of all classes: {out}")
     if problems:
         lines = [f"{len(problems)} of {len(files)} images can't be read:", *map(str, problems)]
         raise UserError("\n       ".join(lines))
     return 0
+
+
+def _figure_path(given: Given) -> Path:
+    if not given["figure"]:
+        checkpoint: Path = given["ckpt_path"]
+        return checkpoint.with_name(f"{checkpoint.stem}_predictions.png")
+    path = Path(given["figure"]).expanduser()
+    if path.suffix != ".png":
+        raise UserError(f"figure={path}: the name must end in .png")
+    return path
 
 
 def parse_index(text: str) -> tuple[str, list[int]]:

@@ -11,7 +11,11 @@ from PIL import Image
 
 from cifar_lightning import predict
 from cifar_lightning.data.digits import load_digits
+from cifar_lightning.reporting import figures
+from cifar_lightning.reporting.predictions import MOST_IMAGES
 from cifar_lightning.training.loading import load_data
+
+save = figures.save_figure
 
 DIGITS = load_digits().test
 
@@ -34,7 +38,7 @@ def predicted(tmp_path, monkeypatch, capsys):
 
 def table(out):
     """The cells of a printed table, row by row."""
-    lines = [line for line in out.partition("probabilities of all classes")[0].splitlines() if line.strip()]
+    lines = [line for line in out.partition("images with their answers")[0].splitlines() if line.strip()]
     return [[cell.strip() for cell in line.split("  ") if cell.strip()] for line in lines]
 
 
@@ -111,6 +115,8 @@ def test_background_and_fit_change_what_the_network_sees(predicted, tmp_path):
         (["images=photos", "background=whit"], "background=whit: no colour"),
         (["images=photos", "out=a.txt"], "must end in .csv or .json"),
         (["images=photos", "out=photos"], "is a folder"),
+        (["images=photos", "figure=photos"], "must end in .png"),
+        (["images=photos", "figure=photos/b.png/a.png"], "can't be written"),
         (["images=photos", "out=photos/b.png/a.csv"], "can't be written"),
         (["index=test"], "e.g. index=test:10,11"),
         (["index=tset:1"], "e.g. index=test:10,11"),
@@ -128,3 +134,44 @@ def test_bad_input_ends_in_one_line_and_leaves_nothing(predicted, tmp_path, argu
     assert message in outcome.err
     assert outcome.err.count("\n") == 1
     assert set(tmp_path.rglob("*")) == before
+
+
+def test_the_images_are_drawn_with_truth_and_prediction_and_right_differs_from_wrong_without_colour(
+    predicted, tmp_path, monkeypatch
+):
+    drawn = []
+    monkeypatch.setattr(figures, "save_figure", lambda figure, path: drawn.append(figure) or save(figure, path))
+    numbers = list(range(MOST_IMAGES + 5))
+    outcome = predicted(f"index=test:{','.join(map(str, numbers))}", "out=all.csv")
+    assert outcome.code == 0, outcome.err
+    assert f"(the first {MOST_IMAGES} of {len(numbers)}): a_predictions.png" in outcome.out
+    with (tmp_path / "all.csv").open() as file:
+        answers = list(csv.DictReader(file))[:MOST_IMAGES]
+    expected, rights = [], []
+    for answer in answers:
+        right = answer["label"] == answer["prediction"]
+        confidence = f"{100 * float(answer['confidence']):.1f} %"
+        expected += [answer["image"], f"{'✓' if right else '✗'} {answer['prediction']}, {confidence}"]
+        expected += [f"true: {answer['label']}"]
+        rights.append(right)
+    assert 0 < sum(rights) < len(rights)
+    (axes,) = drawn[0].axes
+    assert [text.get_text() for text in axes.texts][:-1] == expected
+    assert [patch.get_linestyle() in ("-", "solid") for patch in axes.patches] == rights
+    with Image.open(tmp_path / "a_predictions.png") as picture:
+        assert picture.width > 8 * 128
+
+
+def test_a_persons_own_images_are_drawn_under_their_names_whatever_these_are(predicted, tmp_path, monkeypatch, recwarn):
+    drawn = []
+    monkeypatch.setattr(figures, "save_figure", lambda figure, path: drawn.append(figure) or save(figure, path))
+    for name in ("a\nb.png", "$\\frac.png", "数字.png", "a_name_that_is_much_longer.png"):
+        Image.fromarray(DIGITS.images[0].transpose(1, 2, 0)).save(tmp_path / name)
+    outcome = predicted("images=*.png", "figure=new/answers.png")
+    assert outcome.code == 0, outcome.err
+    assert outcome.err == ""
+    assert not [warning for warning in recwarn if "Glyph" in str(warning.message)]
+    assert "images with their answers: new/answers.png" in outcome.out
+    assert (tmp_path / "new" / "answers.png").is_file()
+    names = [text.get_text() for text in drawn[0].axes[0].texts][:-1:2]
+    assert names == ["$\\frac.png", "a?b.png", "a_name_t…nger.png", "数字.png"]

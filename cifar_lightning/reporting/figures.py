@@ -4,6 +4,7 @@ Every function returns a `Figure` that no global state knows (no pyplot); `save_
 """
 
 import os
+import warnings
 from collections.abc import Mapping, Sequence
 from math import ceil
 from pathlib import Path
@@ -15,6 +16,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike
 
@@ -24,6 +26,10 @@ DPI = 130
 # Okabe and Ito's colours, which differ for every kind of colour vision.
 COLORS = {"train": "#0072B2", "val": "#D55E00", "test": "#009E73", "grey": "#666666"}
 NAMES = {"train": "training", "val": "validation", "test": "test (one value, at the end)"}
+FRAMES: dict[bool, dict[str, Any]] = {
+    True: {"edgecolor": COLORS["test"], "linewidth": 1.2},
+    False: {"edgecolor": COLORS["val"], "linewidth": 2.4, "linestyle": (0, (2, 1))},
+}
 TITLES = {"loss": "Loss", "acc": "Accuracy"}
 STYLE = {
     "figure.dpi": DPI,
@@ -49,7 +55,8 @@ def save_figure(figure: Figure, path: str | os.PathLike[str]) -> None:
     """Write the figure as its suffix says (PNG, SVG, PDF), whole or not at all."""
     kind = Path(path).suffix.lstrip(".") or "png"
     options: dict[str, Any] = {"pil_kwargs": {"optimize": True}} if kind == "png" else {}
-    with atomic_path(path) as temporary:
+    with atomic_path(path) as temporary, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph")  # a name in a script that the font lacks shows as boxes
         figure.savefig(temporary, format=kind, dpi=DPI, **options)
 
 
@@ -172,11 +179,18 @@ def accuracy_per_class(accuracies: Mapping[str, float]) -> Figure:
 
 @styled
 def image_grid(
-    images: ArrayLike, captions: Sequence[str] = (), *, title: str = "", columns: int = 8, width: int = 96
+    images: ArrayLike,
+    captions: Sequence[str] = (),
+    *,
+    title: str = "",
+    columns: int = 8,
+    width: int = 96,
+    right: Sequence[bool] = (),
 ) -> Figure:
     """Draw images side by side, each pixel as a square of whole screen pixels, each caption beneath its image.
 
-    images: uint8 [N, 3, H, W]; captions: none or N, of one or more lines; width: about how wide an image becomes.
+    images: uint8 [N, 3, H, W]; captions: none or N, of one or more lines; width: about how wide an image becomes;
+    right: none or N; frames the images by it, what is wrong with a broken line.
     """
     images = np.asarray(images)
     if len(images) == 0:
@@ -199,7 +213,10 @@ def image_grid(
         y, x = top + i // columns * (height + below), gap + i % columns * (width + gap)
         canvas[y : y + height, x : x + width] = tile
         for k, text in enumerate(captions[i].split("\n") if captions else ()):
-            axes.text(x + width / 2, y + height + 13 + k * line, text, ha="center", fontsize=7)
+            axes.text(x + width / 2, y + height + 13 + k * line, text, ha="center", fontsize=7, parse_math=False)
+        if right:
+            frame = FRAMES[right[i]]
+            axes.add_patch(Rectangle((x - 2, y - 2), width + 4, height + 4, fill=False, **frame))
     axes.text(gap, top / 2, title, va="center", fontsize=10)
     axes.imshow(canvas, interpolation="nearest", extent=(0, canvas.shape[1], canvas.shape[0], 0))
     return figure

@@ -1,13 +1,18 @@
-"""What a network says of single images: rows for a table, and files with every probability."""
+"""What a network says of single images: rows for a table, a figure, and files with every probability."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+from matplotlib.figure import Figure
 from torch import Tensor
 
+from cifar_lightning.reporting.figures import image_grid
 from cifar_lightning.reporting.files import write_csv, write_json
 from cifar_lightning.reporting.tables import Row, percent
 
+MOST_IMAGES = 100  # in the figure: more would be a picture of 3,000 px and above
+LONGEST_NAME = 18  # characters that fit beneath an image
 Ranked = Sequence[tuple[str, float]]
 
 
@@ -20,6 +25,33 @@ def prediction_rows(names: Sequence[str], ranked: Sequence[Ranked], labels: Sequ
             row[title] = f"{class_name} {percent(probability, 1)}"
         rows.append(row)
     return rows
+
+
+def prediction_grid(
+    images: np.ndarray, names: Sequence[str], ranked: Sequence[Ranked], labels: Sequence[str] | None = None
+) -> Figure:
+    """Draw the first MOST_IMAGES images, each with its name, the prediction and, if known, the true class.
+
+    images: uint8 [N, 3, H, W]. What is right has a tick and a thin frame, what is wrong a cross and a broken one.
+    """
+    shown = list(zip(names, [classes[0] for classes in ranked], strict=True))[:MOST_IMAGES]
+    answers = [f"{name}, {percent(probability, 1)}" for _, (name, probability) in shown]
+    if labels is None:
+        captions, right, title = answers, [], "Prediction and confidence"
+    else:
+        right = [prediction == label for (_, (prediction, _)), label in zip(shown, labels, strict=False)]
+        marked = zip(right, answers, labels, strict=False)
+        captions = [f"{'✓' if good else '✗'} {answer}\ntrue: {label}" for good, answer, label in marked]
+        title = f"{sum(right)} of {len(right)} right (✓)"
+    lines = [f"{_shortened(Path(name).name)}\n{text}" for (name, _), text in zip(shown, captions, strict=True)]
+    return image_grid(images[: len(shown)], lines, title=title, width=128 if len(shown) > 4 else 256, right=right)
+
+
+def _shortened(name: str) -> str:
+    """The name on one line, cut in the middle if it is too long to stand beneath an image."""
+    name = "".join(letter if letter.isprintable() else "?" for letter in name)
+    half = (LONGEST_NAME - 1) // 2
+    return name if len(name) <= LONGEST_NAME else f"{name[:half]}…{name[-half:]}"
 
 
 def write_probabilities(

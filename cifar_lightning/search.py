@@ -51,7 +51,7 @@ def run(given: Given) -> int:
     outcome.announce_start(search, trials)
     interrupted = False
     try:
-        study.run_trials(trials, search, lambda trial: outcome.announce(trials, trial))
+        study.run_trials(trials, search, lambda trial: outcome.announce(search, trials, trial))
     except KeyboardInterrupt:
         interrupted = True
     best = outcome.write(search, trials)

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, MaxNLocator
+from matplotlib.ticker import MaxNLocator
 
 from cifar_lightning.reporting.comparison import Entry
-from cifar_lightning.reporting.figures import COLORS, styled
+from cifar_lightning.reporting.figures import COLORS, styled, use_log_scale
 
 MOST_ROWS, MOST_CURVES, MOST_NUMBERED = 40, 8, 16
 LONGEST = 44  # characters of a name
@@ -215,8 +215,7 @@ def accuracy_and_time(compared: Sequence[Entry], names: Sequence[str]) -> Figure
             axes.annotate(str(i + 1), (seconds, value), color="white", fontsize=7, ha="center", va="center")
     times = [seconds for seconds, _ in points.values()]
     if max(times) > 8 * min(times):
-        axes.set_xscale("log")
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        use_log_scale(axes)
     axes.margins(0.08)
     axes.set(xlabel="training time (s, mean of a run)", ylabel=f"{WORDS[part]} accuracy (%)")
     axes.set_title("Accuracy and time; blue: nothing is both faster and better")

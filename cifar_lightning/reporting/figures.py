@@ -3,10 +3,10 @@
 Every function returns a `Figure` that no global state knows (no pyplot); `save_figure` writes it.
 """
 
+import math
 import os
 import warnings
 from collections.abc import Mapping, Sequence
-from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import FuncFormatter, MaxNLocator
 from numpy.typing import ArrayLike
 
 from cifar_lightning.reporting.files import atomic_path
@@ -202,7 +202,7 @@ def image_grid(
     gap, line, top = 8, 16, 30 if title else 8
     below = gap + line * max((caption.count("\n") + 1 for caption in captions), default=0)
     columns = min(columns, len(tiles))
-    rows = ceil(len(tiles) / columns)
+    rows = math.ceil(len(tiles) / columns)
     across = max(gap + columns * (width + gap), 11 * len(title))  # at least as wide as the title
     canvas = np.full((top + rows * (height + below), across, 3), 255, dtype=np.uint8)
     # One drawing area as large as the figure, in which one unit is one pixel: fifty times faster than a subplot each.
@@ -220,6 +220,28 @@ def image_grid(
     axes.text(gap, top / 2, title, va="center", fontsize=10)
     axes.imshow(canvas, interpolation="nearest", extent=(0, canvas.shape[1], canvas.shape[0], 0))
     return figure
+
+
+def use_log_scale(axes: Axes) -> None:
+    """Make the x axis logarithmic, with two to five ticks that are written out: 0.001, 0.01, not powers of ten."""
+    axes.set_xscale("log")
+    low, high = axes.get_xlim()
+    axes.set_xticks(log_ticks(low, high))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.minorticks_off()
+
+
+def log_ticks(low: float, high: float) -> list[float]:
+    """Two to five round numbers from `low` to `high`: the finest of a few series, or every so many powers of ten."""
+    exponents = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    for digits in ((1, 2, 3, 5), (1, 2, 5), (1, 3), (1,)):
+        ticks = [float(f"{digit}e{exponent}") for exponent in exponents for digit in digits]
+        ticks = [tick for tick in ticks if low <= tick <= high]
+        if len(ticks) < 2:  # so narrow a range is nearly linear
+            return [float(tick) for tick in MaxNLocator(4).tick_values(low, high) if low <= tick <= high]
+        if len(ticks) <= 5:
+            return ticks
+    return ticks[:: math.ceil(len(ticks) / 5)]
 
 
 def mistakes(

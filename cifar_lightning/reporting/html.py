@@ -40,6 +40,15 @@ FIGURES = {
         "Accuracy against training time",
         "A dot for each setting, training time across and accuracy up; the numbers are in the summary.",
     ),
+    "history": (
+        "Every trial in its order",
+        "A mark for each trial's validation accuracy, and a line for the best so far; the numbers are in the table.",
+    ),
+    "importance": ("What mattered", "A bar for each parameter's share of the importance."),
+    "parameters": (
+        "Accuracy against each parameter",
+        "A small chart for each parameter, with a mark for each trial; the numbers are in the table.",
+    ),
     "heat_map": (
         "Accuracy for each pair of values",
         "A grid of the two settings that vary, coloured by accuracy; the numbers are in the summary.",

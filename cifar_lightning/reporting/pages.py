@@ -1,6 +1,7 @@
 """What the report of a run or of a sweep says: the values that its template is filled with."""
 
 import io
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,12 @@ from cifar_lightning.reporting.files import read_csv
 from cifar_lightning.reporting.html import Picture, picture, pictures, render
 from cifar_lightning.reporting.summary import Run, Summary, spread, summarize
 from cifar_lightning.reporting.tables import NOTHING, Row, class_rows, duration, number, percent, result_rows
+from cifar_lightning.reporting.trials import trial_table
 
 PLACED = ("learning_curves", "accuracy_per_class", "confusion_matrix", "mistakes")  # the others come together
 GROUPS = ("data", "model", "activation", "augmentation", "optimizer", "scheduler", "trainer", "callbacks", "debug")
 MISTAKES = 24  # rows of a table: as many as the figure has
+TRIALS = "The best first; of a pruned trial, the accuracy after its last epoch"
 SWEEP = "multirun.yaml"  # Hydra's record of a sweep
 WITH_FIGURES = 20  # runs of a sweep whose figures are shown: 0.3 MB each
 
@@ -134,11 +137,11 @@ def mistake_rows(path: Path) -> list[Row]:
 
 def sweep_page(folder: Path, runs: Sequence[Run], missing: Sequence[Row]) -> str:
     """The report of the runs below a folder; `missing` are rows for what has no result."""
-    summary = summarize(runs)
+    summary, trials = summarize(runs), trial_rows(folder)
     members = [(name, run) for name, group in zip(summary.names, summary.groups, strict=True) for run in group]
     shown = [run_of_sweep(name, run) for name, run in members[:WITH_FIGURES]]
     headings = {
-        "summary": "Summary",
+        "summary": "Trials" if trials else "Summary",
         "missing": "Without a result" if missing else "",
         "figures": "Comparison",
         "runs": "Runs",
@@ -151,17 +154,19 @@ def sweep_page(folder: Path, runs: Sequence[Run], missing: Sequence[Row]) -> str
         ("Data checksum", _all(run.metrics.get("data_checksum") for run in runs)),
     ]
     values = {
-        "title": sweep_title(folder, summary),
+        "title": f"Search {folder.resolve().name}" if trials else sweep_title(folder, summary),
         "subtitle": " to ".join(dict.fromkeys(days[:1] + days[-1:])),
-        "tiles": sweep_tiles(summary, runs, missing),
-        "summary": summary.rows,
+        "tiles": sweep_tiles(summary, runs, missing, trials),
+        "summary": trials or summary.rows,
+        "caption": TRIALS if trials else "One row for each setting, the seeds folded into mean ± sample deviation",
         "notes": summary.notes,
         "missing": missing,
-        "figures": comparison(summary),
+        "figures": list(pictures(folder / "figures").values()) if trials else comparison(summary),
         "table_of_runs": _without_empty([run_row(name, run, folder) for name, run in members]),
         "runs": shown,
         "left_out": len(members) - len(shown),
         "command": sweep_command(folder),
+        "best": "".join(_text(path) for path in sorted((folder / "experiment").glob("best_*.yaml"))) if trials else "",
         "made": made_of,
     }
     return render("sweep.html", values | {"sections": _present(headings), "folder": folder.resolve()})
@@ -177,7 +182,17 @@ def sweep_title(folder: Path, summary: Summary) -> str:
     return f"Sweep over {' and '.join([', '.join(swept[:-1]), swept[-1]][len(swept) < 2 :])}" if swept else "Sweep"
 
 
-def sweep_tiles(summary: Summary, runs: Sequence[Run], missing: Sequence[Row]) -> list[dict[str, Any]]:
+def trial_rows(folder: Path) -> list[Row]:
+    """The trials of a search's folder; nothing where it is none."""
+    try:
+        return trial_table(read_csv(folder / "trials.csv"))
+    except (OSError, KeyError, TypeError, ValueError):
+        return []
+
+
+def sweep_tiles(
+    summary: Summary, runs: Sequence[Run], missing: Sequence[Row], trials: Sequence[Row]
+) -> list[dict[str, Any]]:
     best = summary.groups[0]
     ranked = all(run.metrics.get("val/acc") is not None for group in summary.groups for run in group)
     tiles = []
@@ -187,7 +202,13 @@ def sweep_tiles(summary: Summary, runs: Sequence[Run], missing: Sequence[Row]) -
             values = [100 * run.metrics[key] for run in best if run.metrics.get(key) is not None]
             count = f"mean ± deviation over {len(values)} runs" if len(values) > 1 else "one run"
             tiles.append(_tile(words, f"{spread(values)} %" if values else NOTHING, count))
-    tiles.append(_tile("runs", str(len(runs)), f"{len(summary.rows)} setting{'s' * (len(summary.rows) != 1)}"))
+    if trials:
+        states = Counter(trial["state"] for trial in trials)
+        tiles.append(
+            _tile("trials", str(len(trials)), ", ".join(f"{count} {state}" for state, count in states.items()))
+        )
+    else:
+        tiles.append(_tile("runs", str(len(runs)), f"{len(summary.rows)} setting{'s' * (len(summary.rows) != 1)}"))
     tiles.append(_tile("training time", duration(sum(run.metrics.get("train_seconds") or 0 for run in runs)), "in all"))
     if missing:
         tiles.append(_tile("without a result", str(len(missing))))

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from cifar_lightning.reporting.figures import COLORS, message, styled
+from cifar_lightning.reporting.figures import COLORS, message, styled, use_log_scale
 
 Trials = Sequence[Mapping[str, Any]]  # "number", "state", "value" (a fraction, or None), "params"
 MARKS: dict[str, dict[str, Any]] = {
@@ -108,6 +108,6 @@ def _against(axes: Axes, name: str, trials: Trials, logarithmic: bool) -> None:
         ]
         _marks(axes, state, points)
     if logarithmic:
-        axes.set_xscale("log")
+        use_log_scale(axes)
     axes.set_title(name)
     axes.grid(True)

@@ -19,18 +19,19 @@ from cifar_lightning.errors import UserError
 from cifar_lightning.reporting import studies
 from cifar_lightning.reporting.figures import save_figure
 from cifar_lightning.reporting.files import write_csv, write_text
-from cifar_lightning.reporting.tables import NOTHING, Row, duration, markdown_table, percent, rich_table
+from cifar_lightning.reporting.tables import duration, markdown_table, percent, rich_table
+from cifar_lightning.reporting.trials import trial_table
 from cifar_lightning.searching.best import experiment
 from cifar_lightning.searching.definition import Search
-from cifar_lightning.searching.space import overrides
+from cifar_lightning.searching.space import overrides, text
 from cifar_lightning.searching.study import counted, point_of
 
 STATES = {TrialState.COMPLETE: "complete", TrialState.PRUNED: "pruned", TrialState.FAIL: "failed"}
 SHOWN = 10  # trials in the table on the terminal
 
 
-def trial_rows(study: optuna.Study) -> list[dict[str, Any]]:
-    """Every trial that counts, as plain values, in the order in which they began."""
+def trial_rows(search: Search, study: optuna.Study) -> list[dict[str, Any]]:
+    """Every trial that counts, as plain values, in the order in which they began; choices are texts."""
     rows = []
     for trial in counted(study.get_trials(deepcopy=False)):
         last = max(trial.intermediate_values, default=None)
@@ -41,34 +42,16 @@ def trial_rows(study: optuna.Study) -> list[dict[str, Any]]:
                 "value": trial.value if trial.value is not None or last is None else trial.intermediate_values[last],
                 "epochs": trial.user_attrs.get("epochs"),
                 "seconds": trial.duration.total_seconds() if trial.duration else None,
-                "params": dict(trial.params),
+                "params": _params(trial, search),
                 "reason": trial.user_attrs.get("reason", ""),
             }
         )
     return rows
 
 
-def table(rows: Sequence[Mapping[str, Any]], keys: Sequence[str]) -> list[Row]:
-    """The rows as texts, the best first; what was pruned, failed or still runs comes after what was completed."""
-    order = {"complete": 0, "pruned": 1, "running": 2, "failed": 3}
-    ranked = sorted(rows, key=lambda row: (order[row["state"]], -(row["value"] or 0), row["number"]))
-    reasons = any(row["reason"] for row in ranked)
-    return [
-        {
-            "trial": str(row["number"]),
-            "state": row["state"],
-            "validation": percent(row["value"]),
-            "epochs": str(row["epochs"] or NOTHING),
-            "time": duration(row["seconds"]),
-            **{key: _short(row["params"].get(key, "")) for key in keys},
-            **({"reason": row["reason"]} if reasons else {}),
-        }
-        for row in ranked
-    ]
-
-
-def _short(value: Any) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+def _params(trial: FrozenTrial, search: Search) -> dict[str, Any]:
+    point = point_of(trial, search.space)
+    return {p.key: text(point[p.key]) if p.choices else point[p.key] for p in search.space if p.key in point}
 
 
 def announce_start(search: Search, study: optuna.Study) -> None:
@@ -78,12 +61,12 @@ def announce_start(search: Search, study: optuna.Study) -> None:
     _print(f"study {search.study_name}: {what}")
 
 
-def announce(study: optuna.Study, trial: FrozenTrial) -> None:
+def announce(search: Search, study: optuna.Study, trial: FrozenTrial) -> None:
     """Say in a line what came of a trial."""
     if trial.state == TrialState.FAIL and "reason" not in trial.user_attrs:  # interrupted, or one too many
         return
-    row = next(row for row in trial_rows(study) if row["number"] == trial.number)
-    settings = " ".join(f"{key}={_short(value)}" for key, value in trial.params.items())
+    row = next(row for row in trial_rows(search, study) if row["number"] == trial.number)
+    settings = " ".join(overrides(point_of(trial, search.space)))
     if row["state"] == "failed":
         result = f"failed: {row['reason']}"
     elif row["state"] == "pruned":
@@ -107,10 +90,10 @@ def importances(study: optuna.Study) -> dict[str, float]:
 
 def write(search: Search, study: optuna.Study) -> Path | None:
     """Write the study's table, figures and experiment file below its folder; the last is returned."""
-    rows, keys = trial_rows(study), [parameter.key for parameter in search.space]
-    cells = [{**{k: v for k, v in row.items() if k != "params"}, **row["params"]} for row in rows]
+    rows = trial_rows(search, study)
+    cells = _cells(rows)
     write_csv(search.folder / "trials.csv", cells)
-    write_text(search.folder / "trials.md", markdown_table(table(rows, keys)) if rows else "No trial yet.\n")
+    write_text(search.folder / "trials.md", markdown_table(trial_table(cells)) if rows else "No trial yet.\n")
     drawn = {
         "history": studies.history(rows),
         "importance": studies.importance(importances(study)),
@@ -123,6 +106,10 @@ def write(search: Search, study: optuna.Study) -> Path | None:
     path = search.folder / "experiment" / f"best_{search.study_name}.yaml"  # no name that conf/experiment has
     write_text(path, best_experiment(search, study, path))
     return path
+
+
+def _cells(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    return [{**{key: value for key, value in row.items() if key != "params"}, **row["params"]} for row in rows]
 
 
 def best_experiment(search: Search, study: optuna.Study, path: Path) -> str:
@@ -148,14 +135,14 @@ def show(search: Search, study: optuna.Study, path: Path | None) -> None:
 
     Raises UserError where no trial was completed.
     """
-    rows = trial_rows(study)
+    rows = trial_rows(search, study)
     if path is None:
         reasons = [row["reason"] for row in rows if row["reason"]]
         because = f"; the last one failed: {reasons[-1]}" if reasons else ""
         raise UserError(f"no trial was completed{because}")
     counts = Counter(row["state"] for row in rows)
     words = ", ".join(f"{count} {state}" for state, count in counts.items())
-    texts = table(rows, [parameter.key for parameter in search.space])
+    texts = trial_table(_cells(rows))
     # A pipe has no width, and a table squeezed into 80 columns can't be read.
     console = Console(width=max(Console().width, 120) if sys.stdout.isatty() else 250, highlight=False)
     console.print(rich_table(texts[:SHOWN], f"Study {search.study_name}: {words}"))

@@ -2,7 +2,6 @@
 
 import logging
 import math
-import re
 import traceback
 import warnings
 from collections.abc import Callable
@@ -159,7 +158,7 @@ def objective(trial: optuna.Trial, search: Search) -> float:
         raise UserError("one trial too many")
     point = draw(trial, search.space)
     what = overrides(point)
-    folder = search.folder / "trials" / f"{trial.number:03d}_{overridden([short(o) for o in what])}"
+    folder = search.folder / "trials" / f"{trial.number:03d}_{overridden(what)}"
     trial.set_user_attr("folder", str(folder))
     try:
         config = api.compose([*search.overrides, *what], output_dir=folder)
@@ -181,12 +180,6 @@ def objective(trial: optuna.Trial, search: Search) -> float:
         raise KeyboardInterrupt from interruption
 
 
-def short(override: str) -> str:
-    """With four digits of a number, which are enough in a folder's name."""
-    key, _, value = override.partition("=")
-    return f"{key}={float(value):.4g}" if re.fullmatch(r"[\d.]+(e-?\d+)?", value) else override
-
-
 def draw(trial: optuna.Trial, space: tuple[Parameter, ...]) -> dict[str, Any]:
     """What each active parameter becomes in this trial."""
     point: dict[str, Any] = {}
@@ -202,9 +195,16 @@ def point_of(trial: FrozenTrial, space: tuple[Parameter, ...]) -> dict[str, Any]
 
 
 def value_of(suggested: Any, parameter: Parameter) -> Any:
-    """Optuna keeps plain values only, so there the choices of a list go by their texts."""
-    by_text = {text(choice): choice for choice in parameter.choices}
-    return by_text[suggested] if parameter.type == "categorical" else suggested
+    """Optuna keeps plain values only, so there the choices of a list go by their texts.
+
+    Floats get four digits of their size or of the range's, whichever is finer: what is trained can be read and typed.
+    """
+    if parameter.type == "categorical":
+        return {text(choice): choice for choice in parameter.choices}[suggested]
+    if parameter.type == "int" or not suggested:
+        return suggested
+    finest = min(abs(suggested), parameter.high - parameter.low or math.inf)
+    return min(max(round(suggested, 3 - math.floor(math.log10(finest))), parameter.low), parameter.high)
 
 
 def suggest(trial: optuna.Trial, parameter: Parameter) -> Any:

@@ -2,9 +2,11 @@
 
 import csv
 import json
+import re
 import subprocess
 import sys
 import threading
+from collections import Counter
 from pathlib import Path
 
 import optuna
@@ -16,8 +18,10 @@ from cifar_lightning import api, search
 from cifar_lightning.api import Result
 from cifar_lightning.data.datamodule import CIFAR10DataModule
 from cifar_lightning.errors import UserError
+from cifar_lightning.report import report
 from cifar_lightning.searching import outcome, study
 from cifar_lightning.searching.definition import read_search
+from cifar_lightning.searching.space import Parameter
 
 SPACE = """
 pruner: median
@@ -96,6 +100,28 @@ def test_no_image_of_the_test_set_was_used(searched):  # or the trials would all
     assert len(records) > 4
     assert not [key for record in records for key in record if key.startswith("test/")]
     assert not list(searched.rglob("predictions.csv"))
+
+
+def test_the_report_of_a_search_lists_every_trial_also_those_without_a_result(searched):
+    page, problems = report(searched)
+    assert problems == []
+    assert "<h1>Search mine</h1>" in page
+    trials = rows(searched)
+    states = Counter(row["state"] for row in trials)
+    shown = re.findall(r'<th scope="row" class="right">(\d+)</th>\s*<td>(\w+)</td>', page)
+    assert sorted((int(number), state) for number, state in shown) == [(int(r["number"]), r["state"]) for r in trials]
+    assert f"{states['complete']} complete, {states['pruned']} pruned, {states['failed']} failed" in page
+    for words in ("What mattered", "Accuracy against each parameter", "- override /model: cnn2"):
+        assert words in page
+    assert page.count("<img ") >= 3
+
+
+def test_what_is_drawn_has_digits_that_can_be_read_and_typed():
+    lr = Parameter("optimizer.lr", "float", low=1e-4, high=0.12345, log=True)
+    decay = Parameter("callbacks.ema.decay", "float", low=0.999, high=0.99999)
+    stepped = Parameter("label_smoothing", "float", low=0, high=1, step=0.05)
+    drawn = [(0.004430375245218269, lr), (0.12344999, lr), (0.999951234, decay), (3 * 0.05, stepped), (0.0, stepped)]
+    assert [study.value_of(*each) for each in drawn] == [0.00443, 0.1234, 0.9999512, 0.15, 0.0]
 
 
 def test_figures_show_the_history_the_importance_and_the_parameters(searched):

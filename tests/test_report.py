@@ -16,11 +16,11 @@ import yaml
 from PIL import Image
 
 from cifar_lightning.report import main
-from cifar_lightning.reporting.html import render
+from cifar_lightning.reporting.html import breakable, render
 from cifar_lightning.reporting.pages import WITH_FIGURES
 
 HOSTILE = """</pre><script>alert('1')</script><img src=x onerror="alert(2)">{{ 7 * 7 }}&amp;"""
-VOID = {"meta", "img"}
+VOID = {"meta", "img", "wbr"}
 
 
 class Page(HTMLParser):
@@ -32,7 +32,7 @@ class Page(HTMLParser):
         self.texts: list[str] = []
         self.open: list[str] = []
         self.source = path.read_text(encoding="utf-8")
-        self.feed(self.source)
+        self.feed(self.source.replace("<wbr>", ""))
         self.close()
         assert self.open == []
 
@@ -158,9 +158,10 @@ def test_it_is_made_for_everybody(tmp_path, write):
     assert {link["href"][1:] for link in page.all("a")} == set(identities)
     tables = len(page.all("table"))
     assert len(page.all("caption")) == tables
-    # Each stands in a box of its own that scrolls, by keyboard, too; so does each figure.
+    # Each stands in a box of its own that scrolls, by keyboard, too; a figure fits, and opens to its full size.
     boxes = [box for box in page.all("div") if box.get("class") == "scroll"]
-    assert len(boxes) == tables + len(page.all("img"))
+    assert len(boxes) == tables
+    assert page.source.count('<summary><span class="scroll">\n<img ') == len(page.all("img"))
     assert all(box["tabindex"] == "0" and box["role"] == "region" and box["aria-label"] for box in boxes)
     assert all(cell["scope"] in ("col", "row") for cell in page.all("th"))
 
@@ -316,3 +317,12 @@ def test_help_shows_examples_and_torch_is_not_imported(tmp_path):
     assert "  python -m cifar_lightning.report logs/train/runs/NAME" in lines
     assert max(map(len, lines)) <= 90
     assert len(lines) < 35
+
+
+def test_titles_break_between_the_words_of_a_setting_and_numbers_keep_their_unit():
+    assert breakable("lr=0.1") == "lr=0.1"
+    assert breakable("81.42 ± 2.21 %") == "81.42 ± 2.21\N{NO-BREAK SPACE}%"
+    long = "callbacks.early_stopping.patience=0.125"
+    assert breakable(long) == "callbacks.<wbr>early_<wbr>stopping.<wbr>patience=<wbr>0.125"
+    assert "<script" not in breakable("<script>alert(1)</script>=,/,/=<b>")
+    assert breakable("=&" * 20).count("<wbr>") == 20

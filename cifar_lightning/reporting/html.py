@@ -4,17 +4,20 @@ Templates escape whatever they are given (Jinja's autoescape), so that no name i
 """
 
 import base64
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup, escape
 
 import cifar_lightning
 from cifar_lightning.reporting.tables import Row, is_numeric
 
 PNG = b"\x89PNG\r\n\x1a\n"
+PARTS = re.compile(r"(?<=[=,/_])(?=\S)|(?<=\.)(?=[a-zA-Z_])")  # of optimizer.lr=0.1 three
 # By the names of the files: a title, and what a person hears who can't see the figure.
 FIGURES = {
     "learning_curves": (
@@ -97,8 +100,14 @@ def render(template: str, values: Mapping[str, Any]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"columns": columns, "numeric": is_numeric}
+    environment.filters |= {"breakable": breakable, "columns": columns, "numeric": is_numeric}
     return environment.get_template(template).render(version=cifar_lightning.__version__, **values)
+
+
+def breakable(text: str) -> Markup:
+    """Escaped; a word too long for a phone's table breaks after its parts, and no number is parted from its unit."""
+    escaped = str(escape(text)).replace(" %", "\N{NO-BREAK SPACE}%")
+    return Markup(re.sub(r"\S{21,}", lambda word: PARTS.sub("<wbr>", word[0]), escaped))
 
 
 def columns(rows: Sequence[Row]) -> list[str]:

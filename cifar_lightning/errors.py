@@ -1,6 +1,12 @@
 """What ends a command with a sentence to a person instead of a traceback."""
 
 import signal
+from pathlib import Path
+
+
+def printable(text: object) -> str:
+    """The text with control characters as escapes (`\\x1b`): names out of files could hold commands to a terminal."""
+    return "".join(c if c.isprintable() or c in "\n\xa0" else ascii(c)[1:-1] for c in str(text))
 
 
 class UserError(Exception):
@@ -8,6 +14,16 @@ class UserError(Exception):
 
     Its text says what is wrong, where, and what to do; the commands print it as `error: <text>` and exit with 1.
     """
+
+    def __str__(self) -> str:
+        return printable(super().__str__())
+
+
+def regular(path: Path) -> Path:
+    """The path, for a file that is to be read. Raises UserError for a pipe or device, which might never end."""
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise UserError(f"{path} is a pipe, socket or device: give a regular file in its place")
+    return path
 
 
 class Interrupted(BaseException):

@@ -47,7 +47,7 @@ def run(given: Given) -> int:
     classifier = load_classifier(checkpoint, given["trust"])
     trainer = build_evaluator(classifier.config, given["accelerator"], given["precision"])
     data = load_data(classifier.config, given["data.root"], checkpoint)
-    part = chosen_split(data, split)
+    part = chosen_split(data, split, classifier.class_names)
     logits = test_logits(trainer, classifier, part, data.eval_batch_size, tta)
 
     metrics = test_metrics(logits, part.labels, classifier.class_names)

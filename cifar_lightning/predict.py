@@ -65,7 +65,7 @@ def run(given: Given) -> int:
         names, labels = list(map(str, read)), None
     else:
         data = load_data(classifier.config, given["data.root"], given["ckpt_path"])
-        chosen, problems = picked(data, split, numbers), []
+        chosen, problems = picked(data, split, numbers, classifier.class_names), []
         images, names = chosen.images.numpy(), [f"{split}:{number}" for number in numbers]
         labels = [classifier.class_names[label] for label in chosen.labels.tolist()]
     if names:

@@ -92,7 +92,7 @@ RULES: dict[str, Rule] = {
     "model.init": choice(*INITS),
     "model.name": Rule(lambda v: v in NAMES, "a classifier of torchvision"),
     "model.stem": choice("imagenet", "cifar"),
-    "model.image_size": optional(integer(1)),
+    "model.image_size": optional(Rule(lambda v: type(v) is int and 1 <= v <= 1024, "an integer from 1 to 1024")),
     "model.pretrained": BOOLEAN,
     "model.freeze": choice("none", "all_but_head", "all_but_last_stage"),
     "optimizer.lr": positive(),

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 import subprocess
 import sys
 
@@ -157,6 +158,60 @@ def test_bad_input_ends_in_one_line_and_leaves_nothing(evaluated, tmp_path, argu
     assert outcome.err.count("\n") == 1
     assert outcome.out == ""
     assert set(tmp_path.iterdir()) == before
+
+
+def doctored_names(*names):
+    return lambda content: content["cifar_lightning"].update(class_names=list(names))
+
+
+def fill_weights(value):
+    return lambda content: [tensor.fill_(value) for tensor in content["state_dict"].values()]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (fill_weights(math.nan), "the network's logits are NaN or infinite for "),
+        (fill_weights(3e38), "the network's logits are NaN or infinite for "),
+        (doctored_names("a", "b"), "the network has 10 outputs, but there are 2 class names"),
+        (doctored_names(*"abcdefghijklm"), "the network has 10 outputs, but there are 13 class names"),
+        (doctored_names(*"abcdefghia"), "the names of the classes is missing or damaged"),
+        (doctored_names(*"abcdefghi", "\x1b[31m"), "the names of the classes is missing or damaged"),
+        (doctored_names(*"abcdefghi", "a\nb"), "the names of the classes is missing or damaged"),
+        (doctored_names(), "the names of the classes is missing or damaged"),
+    ],
+)
+@pytest.mark.parametrize(
+    "command", [(evaluate, "split=val"), (predict, "index=val:3"), (export, "format=torch_export")], ids=lambda c: c[1]
+)
+def test_weights_and_names_that_can_not_be_used_are_one_line(tmp_path, monkeypatch, capsys, command, change, message):
+    monkeypatch.chdir(tmp_path)
+    content = checkpoint_of(whole_config("data.val_size=10"))
+    change(content)
+    torch.save(content, "a.ckpt")
+    module, argument = command
+    assert module.main(["ckpt_path=a.ckpt", argument]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    assert error.count("\n") == 1
+    assert message in error or "has 10 classes, the checkpoint" in error
+    assert [path.name for path in tmp_path.iterdir()] == ["a.ckpt"]
+
+
+def test_data_with_other_classes_than_the_checkpoints_are_refused(evaluated, tmp_path):
+    config = whole_config("data.val_size=10", "+model.num_classes=3")
+    write_checkpoint(tmp_path / "a.ckpt", config=config, class_names=("a", "b", "c"))
+    outcome = evaluated("ckpt_path=a.ckpt", "split=val")
+    assert (outcome.code, outcome.err) == (1, "error: digits has 10 classes, the checkpoint 3\n")
+
+
+def test_names_that_look_like_formulas_are_drawn_as_they_are(evaluated, tmp_path):
+    names = ("$\\frac", "$x", *"01234567")
+    write_checkpoint(tmp_path / "a.ckpt", config=whole_config("data.val_size=20"), class_names=names)
+    outcome = evaluated("ckpt_path=a.ckpt", "split=val")
+    assert outcome.code == 0, outcome.err
+    assert "$\\frac" in outcome.out
+    assert {path.stem for path in (tmp_path / "a_val" / "figures").glob("*.png")} == FIGURES
 
 
 @pytest.mark.parametrize("module", [evaluate, predict, export])

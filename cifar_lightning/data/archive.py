@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 from cifar_lightning.data.unpickling import LARGEST_FILE
-from cifar_lightning.errors import UserError
+from cifar_lightning.errors import UserError, regular
 
 ARCHIVE = "cifar-10-python.tar.gz"
 FOLDER = "cifar-10-batches-py"
@@ -19,6 +19,10 @@ TEST = "test_batch"
 META = "batches.meta"
 MOST_MEMBERS = 1_000  # the official archive has 9
 LARGEST_READ = 1 << 22
+# What gzip and tarfile raise on damaged or doctored files; headers in headers, without end, are read recursively.
+DAMAGED = (
+    EOFError, ValueError, LookupError, ArithmeticError, RecursionError, zlib.error, gzip.BadGzipFile, tarfile.TarError
+)  # fmt: skip
 
 
 class Sum(NamedTuple):
@@ -40,7 +44,7 @@ OFFICIAL_FILES = {
 
 
 def sum_of(path: Path) -> Sum:
-    with path.open("rb") as file:
+    with regular(path).open("rb") as file:
         digest = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False))
     return Sum(path.stat().st_size, digest.hexdigest())
 
@@ -59,7 +63,7 @@ def unpack(archive: Path, folder: Path) -> None:
         if missing:
             raise UserError(f"{archive} is no CIFAR-10 archive: it has no {FOLDER}/{missing[0]}. {_mend(archive)}")
         os.replace(scratch, folder)
-    except (EOFError, zlib.error, gzip.BadGzipFile, tarfile.TarError) as error:
+    except DAMAGED as error:
         raise UserError(f"{archive} is cut short or corrupt ({error}). {_mend(archive)}") from error
     finally:
         shutil.rmtree(scratch, ignore_errors=True)

@@ -22,7 +22,7 @@ from filelock import FileLock, Timeout
 from cifar_lightning.data import archive as official
 from cifar_lightning.data.archive import ARCHIVE, FOLDER, sum_of, unpack
 from cifar_lightning.data.progress import Progress
-from cifar_lightning.errors import UserError
+from cifar_lightning.errors import UserError, regular
 
 URLS = (
     "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz",
@@ -63,7 +63,7 @@ def _fetch_cifar10(folder: Path, archive: Path, verify: bool, urls: Sequence[str
         return folder
     if folder.exists():
         raise UserError(f"{folder} is not a folder. Delete it, or give another folder with data.root=...")
-    servers = None if archive.is_file() else _Servers(URLS if urls is None else urls)
+    servers = None if regular(archive).is_file() else _Servers(URLS if urls is None else urls)
     if servers is not None and not folder.parent.is_dir() and not servers.any():
         raise _nothing_found(archive, servers)  # with no trace left on the disk
     with _locked(folder.parent):
@@ -309,7 +309,7 @@ def _host(url: str) -> str:
 
 
 def _size(part: Path) -> int:
-    return part.stat().st_size if part.exists() else 0
+    return regular(part).stat().st_size if part.exists() else 0
 
 
 def _nothing_found(archive: Path, servers: _Servers) -> UserError:

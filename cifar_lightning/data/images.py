@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageColor, ImageOps
 
-from cifar_lightning.errors import UserError
+from cifar_lightning.errors import UserError, regular
 
 SIZE = 32
 # The formats that files may have, whatever they are called: some of Pillow's other readers start programs.
@@ -56,9 +56,8 @@ def read_image(path: str | Path, *, fit: str = "crop", background: str = "white"
     Raises UnreadableImage for a file that is no image, damaged, or of more than MOST_PIXELS.
     """
     path = Path(path)
-    if path.exists() and not (path.is_file() or path.is_dir()):
-        raise UnreadableImage(path, "no ordinary file")  # a pipe would be waited for, a device has no end
     try:
+        regular(path)
         with warnings.catch_warnings(action="ignore"), Image.open(path, formats=FORMATS) as image:
             if image.width * image.height > MOST_PIXELS:
                 raise Image.DecompressionBombError
@@ -82,6 +81,8 @@ def read_images(paths: Sequence[Path], **keys: str) -> tuple[np.ndarray, list[Pa
 def _reason(path: Path, error: Exception) -> str:
     if not path.exists():
         return "there is no such file"
+    if isinstance(error, UserError):  # the text names the file
+        return str(error).removeprefix(f"{path} ")
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     if isinstance(error, Image.DecompressionBombError):

@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 import numpy as np
 
 from cifar_lightning.data.unpickling import LARGEST_FILE, Corrupt, CutShort, PlainArray, Refused, printable, unpickled
-from cifar_lightning.errors import UserError
+from cifar_lightning.errors import UserError, regular
 
 N_CLASSES = 10
 IMAGE_SHAPE = (3, 32, 32)
@@ -29,7 +29,7 @@ def read_class_names(path: Path) -> tuple[str, ...]:
 
 def read_file(path: Path) -> bytes:
     try:
-        size = path.stat().st_size
+        size = regular(path).stat().st_size
         if size > LARGEST_FILE:
             _reject(path, f"is no CIFAR-10 file: it has {size:,} bytes, an official one 31 million")
         return path.read_bytes()

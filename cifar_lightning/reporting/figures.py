@@ -44,6 +44,7 @@ STYLE = {
     "legend.frameon": False,
     "lines.linewidth": 1.7,
     "lines.markersize": 4,
+    "text.parse_math": False,  # a name of a class or of a run may hold $
 }
 # Beneath it matplotlib's defaults, so that nobody's own matplotlibrc changes a report.
 # Drawing needs it, too: ticks and their labels come into being only then.
@@ -213,7 +214,7 @@ def image_grid(
         y, x = top + i // columns * (height + below), gap + i % columns * (width + gap)
         canvas[y : y + height, x : x + width] = tile
         for k, text in enumerate(captions[i].split("\n") if captions else ()):
-            axes.text(x + width / 2, y + height + 13 + k * line, text, ha="center", fontsize=7, parse_math=False)
+            axes.text(x + width / 2, y + height + 13 + k * line, text, ha="center", fontsize=7)
         if right:
             frame = FRAMES[right[i]]
             axes.add_patch(Rectangle((x - 2, y - 2), width + 4, height + 4, fill=False, **frame))

@@ -58,7 +58,7 @@ def storage(search: Search) -> optuna.storages.RDBStorage:
         return optuna.storages.RDBStorage(
             address, engine_kwargs=settings, heartbeat_interval=HEARTBEAT, grace_period=4 * HEARTBEAT
         )
-    except (SQLAlchemyError, ImportError) as error:
+    except Exception as error:  # drivers raise anything, and a bad port is a ValueError
         reason = " ".join(str(error.__cause__ or error).split(" (Background")[0].split())
         if isinstance(error, ImportError):
             reason += "; install the driver of this database, such as psycopg[binary] for PostgreSQL"
@@ -68,7 +68,7 @@ def storage(search: Search) -> optuna.storages.RDBStorage:
 def _without_password(address: str) -> str:
     try:
         return make_url(address).render_as_string(hide_password=True)
-    except SQLAlchemyError:
+    except (SQLAlchemyError, ValueError):
         return "…"
 
 

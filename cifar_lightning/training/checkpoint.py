@@ -1,5 +1,11 @@
-"""Reading a checkpoint file without running anything in it, or holding more than the file does."""
+"""Read a checkpoint file without running anything in it, and without using more memory or time than its size warrants.
 
+`torch.load(weights_only=True)` runs no code, but it allocates whatever the file's pickle asks for. So the pickle's
+instructions are looked at first.
+"""
+
+import pickletools
+import re
 import warnings
 import zipfile
 from pathlib import Path
@@ -8,11 +14,21 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cifar_lightning.errors import UserError
+from cifar_lightning.errors import UserError, regular
 
 # Of everything but the tensors' numbers: a large network's weights, optimizer and averages have some 10,000 entries.
 MOST_ENTRIES = 500_000
 LARGEST_PICKLE = 1 << 26
+# What a checkpoint's pickle may name: containers and tensors. bytearray, for one, would allocate any number of bytes.
+ADMITTED_GLOBALS = re.compile(
+    r"collections (OrderedDict|Counter)|(__builtin__|builtins) (set|complex)"
+    r"|torch\._utils _rebuild_(tensor_v2|parameter)"
+    r"|torch (\w+Storage|Size|device|bool|(b?float|u?int|complex)\d+(_\w+)?)"
+)
+# Instructions, beside what the file's size allows. Few of a real file's bytes are instructions: they make at most a
+# few hundred bytes each, and tuples in tuples, thousands deep, overflow the interpreter's stack.
+FREE_INSTRUCTIONS, BYTES_AN_INSTRUCTION = 50_000, 32
+FREE_TUPLES, TUPLES_A_MEMBER = 10_000, 8
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
@@ -39,14 +55,34 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
 
 def _check_container(path: str | Path) -> None:
     """torch.save packs without compressing; what is compressed may be a thousand times its size."""
+    size = regular(Path(path)).stat().st_size
     with zipfile.ZipFile(path) as file:
         members = file.infolist()
+        _check_members(members, size)
+        for member in members:
+            if member.filename.endswith("data.pkl"):
+                _check_pickle(file.read(member), FREE_INSTRUCTIONS + size // BYTES_AN_INSTRUCTION,
+                              FREE_TUPLES + TUPLES_A_MEMBER * len(members))  # fmt: skip
+
+
+def _check_members(members: list[zipfile.ZipInfo], size: int) -> None:
     if any(member.compress_type != zipfile.ZIP_STORED for member in members):
         raise UserError("it is compressed, as no checkpoint is")
-    if sum(member.file_size for member in members) > Path(path).stat().st_size:
+    if sum(member.file_size for member in members) > size or len({m.filename for m in members}) < len(members):
         raise UserError("it claims to hold more than it does")
-    if any(member.file_size > LARGEST_PICKLE for member in members if member.filename.endswith("/data.pkl")):
+    if any(member.file_size > LARGEST_PICKLE for member in members if member.filename.endswith("data.pkl")):
         raise UserError("its description is larger than any network's")
+
+
+def _check_pickle(content: bytes, most_instructions: int, most_tuples: int) -> None:
+    tuples = 0
+    for number, (instruction, argument, _) in enumerate(pickletools.genops(content)):
+        tuples += instruction.name.startswith("TUPLE")
+        if number > most_instructions or tuples > most_tuples:
+            raise UserError("it has more entries than its size warrants")
+        name = str(argument)[:100]
+        if instruction.name == "GLOBAL" and not ADMITTED_GLOBALS.fullmatch(name):
+            raise UserError(f"it names {name.replace(' ', '.')}, and a checkpoint holds no more than data")
 
 
 def _check_contents(checkpoint: Any, size: int) -> None:

@@ -13,7 +13,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from cifar_lightning.errors import UserError
 from cifar_lightning.training import resuming
 from cifar_lightning.training.memory_format import memory_format
-from cifar_lightning.training.metrics import Sums, test_metrics
+from cifar_lightning.training.metrics import Sums, check_outputs, test_metrics
 from cifar_lightning.training.optimizers import build_optimizer
 from cifar_lightning.training.schedules import build_schedule
 from cifar_lightning.training.tta import averaged_logits
@@ -242,6 +242,7 @@ class ImageClassifier(L.LightningModule):
     def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         images, labels = batch
         averaged, plain = averaged_logits(self.network, self.normalized(images), self.test_tta)
+        check_outputs(plain, self.class_names)
         self._test_logits.append(torch.stack([averaged, plain], 1))
         self._test_labels.append(labels)
 

@@ -19,17 +19,24 @@ from cifar_lightning.training.precision import resolve_precision
 from cifar_lightning.training.progress import ProgressBar
 
 
-def chosen_split(datamodule: CIFAR10DataModule, name: str) -> Split:
-    """The training, validation or test part. Raises UserError for a validation part that the run did not have."""
+def chosen_split(datamodule: CIFAR10DataModule, name: str, class_names: Sequence[str]) -> Split:
+    """The training, validation or test part, to be tested with a network of these classes.
+
+    Raises UserError for a validation part that the run did not have, or data with other classes.
+    """
+    if len(datamodule.class_names) != len(class_names):
+        raise UserError(
+            f"{datamodule.name} has {len(datamodule.class_names)} classes, the checkpoint {len(class_names)}"
+        )
     split: Split = getattr(datamodule, name)
     if not len(split):
         raise UserError("the checkpoint's run has no validation part (data.val_size=0)")
     return split
 
 
-def picked(datamodule: CIFAR10DataModule, name: str, numbers: Sequence[int]) -> Split:
+def picked(datamodule: CIFAR10DataModule, name: str, numbers: Sequence[int], class_names: Sequence[str]) -> Split:
     """Single images of a split by their numbers in it. Raises UserError for a number that it does not have."""
-    split = chosen_split(datamodule, name)
+    split = chosen_split(datamodule, name, class_names)
     beyond = [number for number in numbers if not 0 <= number < len(split)]
     if beyond:
         raise UserError(f"index={name}:{beyond[0]}: there are {len(split):,} images, numbered from 0")

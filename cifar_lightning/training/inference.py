@@ -13,6 +13,7 @@ from torch import Tensor
 from cifar_lightning.data.images import SIZE, read_image, to_array
 from cifar_lightning.errors import UserError
 from cifar_lightning.training.classifier import ImageClassifier
+from cifar_lightning.training.metrics import check_logits
 
 AnyImage = str | os.PathLike[str] | Image.Image
 AnyImages = AnyImage | Sequence[AnyImage] | np.ndarray | Tensor
@@ -77,8 +78,7 @@ class Classifier:
         """Float [N, K] on the CPU, computed in single precision, of images uint8 or in [0, 1] [N, 3, 32, 32]."""
         parts = [self.module(part.to(self.module.device)).float().cpu() for part in images.split(BATCH)]
         logits = torch.cat(parts)
-        if logits.shape[1:] != (len(self.class_names),):
-            raise UserError(f"the network gives {logits.shape[1:].numel()} numbers for {len(self.class_names)} classes")
+        check_logits(logits, self.class_names)
         return logits
 
 

@@ -3,6 +3,7 @@
 A checkpoint may come from anyone: it is read as plain data, and trust.py says which classes of its config are built.
 """
 
+import itertools
 import math
 import os
 from collections.abc import Mapping, Sequence
@@ -11,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.module import register_module_module_registration_hook
 
 from cifar_lightning.config import instantiate
 from cifar_lightning.data.archive import ARCHIVE, FOLDER
@@ -18,8 +20,9 @@ from cifar_lightning.data.datamodule import CIFAR10DataModule
 from cifar_lightning.errors import UserError
 from cifar_lightning.training.checkpoint import read_checkpoint
 from cifar_lightning.training.classifier import ImageClassifier
-from cifar_lightning.training.trust import admitted, checked_config, is_admitted
+from cifar_lightning.training.trust import admitted, check_section, checked_config, is_admitted
 
+MOST_CLASSES = 1_000
 # What decides which images a split has; the rest of the data's keys is about training batches.
 DATA_KEYS = ("name", "source", "root", "verify", "val_size", "split_seed", "eval_batch_size", "normalize")
 
@@ -37,6 +40,7 @@ def load_classifier(path: str | Path, trusted: Sequence[str] = ()) -> ImageClass
     ours, state = checkpoint["cifar_lightning"], checkpoint["state_dict"]
     _check_description(ours, path)
     try:
+        check_section("model", ours["config"]["model"])
         network = build_network(ours["config"]["model"], state, trusted)
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
@@ -63,9 +67,8 @@ def build_network(model: Any, state: Any, trusted: Sequence[str] = ()) -> nn.Mod
     """
     model = admitted(model, trusted)
     with torch.random.fork_rng(devices=[]):
-        if not trusted:  # shapes first: a doctored config may ask for terabytes
-            with torch.device("meta"):
-                _check_shapes(instantiate(model), state)
+        if not trusted:
+            _check_size(model, state)
         network = instantiate(model)
     _check_shapes(network, state)
     weights = network.state_dict()  # carries the versions of its layers, which MNASNet asks for and an average loses
@@ -83,8 +86,11 @@ def saved_config(path: str | Path, typed: Mapping[str, Any]) -> dict[str, Any]:
     try:
         config = checked_config(checkpoint, typed)
         if is_admitted(config["model"].get("_target_")):  # a network of one's own may not know meta tensors
-            with torch.random.fork_rng(devices=[]), torch.device("meta"):
-                _check_shapes(instantiate(config["model"] | _untrained(config["model"])), checkpoint["state_dict"])
+            with torch.random.fork_rng(devices=[]):
+                _check_size(config["model"] | _untrained(config["model"]), checkpoint["state_dict"])
+        # Data are downloaded where they lie now, or where this command says, never where a file says.
+        if "root" in config["data"]:
+            config["data"]["root"] = find_root(config, Path(path)) or typed["data"].get("root", "data")
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
     except Exception as error:
@@ -99,8 +105,9 @@ def load_data(config: Mapping[str, Any], root: str | None = None, checkpoint: Pa
     Raises UserError where they are not there and can't be had.
     """
     settings = {key: value for key, value in config["data"].items() if key in DATA_KEYS}
-    if settings.get("name") != "digits":
-        settings["root"] = root or find_root(config, checkpoint) or str(settings.get("root", "data"))
+    check_section("data", settings)
+    # Where they are to be found nowhere they are downloaded, but not to where a file says.
+    settings["root"] = root or find_root(config, checkpoint) or os.environ.get("CIFAR10_ROOT", "data")
     try:
         datamodule = CIFAR10DataModule(**settings, batch_size=1)
         datamodule.setup()
@@ -132,7 +139,7 @@ def _check_description(ours: Any, path: str | Path) -> None:
         "the run's config": isinstance(config, dict)
         and all(isinstance(config.get(k), dict) for k in ("model", "data"))
         and all(isinstance(config.get(k, {}), dict) for k in ("trainer", "choices")),
-        "the names of the classes": isinstance(names, list) and names and all(map(_is_name, names)),
+        "the names of the classes": _are_names(names),
         "the mean": _three_numbers(ours.get("mean")),
         "the deviation": _three_numbers(std) and min(std) > 0,
     }
@@ -141,9 +148,13 @@ def _check_description(ours: Any, path: str | Path) -> None:
             raise UserError(f"{path} is not a whole checkpoint of cifar_lightning: {what} is missing or damaged")
 
 
-def _is_name(name: Any) -> bool:
-    """Names are printed; what isn't printable could be an instruction to the terminal."""
-    return isinstance(name, str) and name.isprintable() and 0 < len(name) <= 100
+def _are_names(names: Any) -> bool:
+    """Different texts that can be printed: what isn't printable could be an instruction to the terminal."""
+    return (
+        isinstance(names, list)
+        and all(isinstance(name, str) and name.isprintable() and 0 < len(name) <= 100 for name in names)
+        and 0 < len(set(names)) == len(names) <= MOST_CLASSES
+    )
 
 
 def _three_numbers(values: Any) -> bool:
@@ -152,6 +163,24 @@ def _three_numbers(values: Any) -> bool:
         and len(values) == 3
         and all(isinstance(value, int | float) and math.isfinite(value) for value in values)
     )
+
+
+def _check_size(model: Mapping[str, Any], state: Any) -> None:
+    """Build the network of shapes alone: a doctored config may ask for terabytes, or for thousands of layers."""
+    if not isinstance(state, dict):
+        raise UserError("its weights are no tensors")
+    layers, most = itertools.count(), 1_000 + 10 * len(state)
+
+    def count(*_: Any) -> None:
+        if next(layers) > most:
+            raise UserError("its config asks for a network of far more layers than it has weights for")
+
+    counting = register_module_module_registration_hook(count)
+    try:
+        with torch.device("meta"):
+            _check_shapes(instantiate(model), state)
+    finally:
+        counting.remove()
 
 
 def _check_shapes(network: Any, state: Any) -> None:

@@ -14,6 +14,8 @@ from torchmetrics.functional.classification import (
     multiclass_recall,
 )
 
+from cifar_lightning.errors import UserError
+
 PENDING = 32  # batches whose answers are compared at once: one by one it takes a tenth of a small network's step
 
 
@@ -65,7 +67,9 @@ def test_metrics(logits: Tensor, labels: Tensor, class_names: Sequence[str]) -> 
     """Every test figure, as plain numbers, from logits [N, K] and labels [N].
 
     A class without images, or never predicted, scores 0 where its figure would be 0/0, as in scikit-learn.
+    Raises UserError for logits that can't be used.
     """
+    check_logits(logits, class_names)
     logits, labels = logits.detach().cpu().double(), labels.detach().cpu()
     probabilities = logits.softmax(1)
     k = len(class_names)
@@ -86,6 +90,25 @@ def test_metrics(logits: Tensor, labels: Tensor, class_names: Sequence[str]) -> 
         "test/f1_per_class": per_class(multiclass_f1_score),
         "test/confusion_matrix": multiclass_confusion_matrix(predictions, labels, k).tolist(),
     }
+
+
+def check_logits(logits: Tensor, class_names: Sequence[str]) -> None:
+    """Raise UserError for logits that are not finite, or not one for each class."""
+    check_outputs(logits, class_names)
+    bad = int((~logits.isfinite()).any(1).sum())
+    if bad:
+        raise UserError(
+            f"the network's logits are NaN or infinite for {bad:,} of {len(logits):,} images: its weights are no "
+            "usable numbers; take an earlier checkpoint, or train with a lower optimizer.lr"
+        )
+
+
+def check_outputs(logits: Tensor, class_names: Sequence[str]) -> None:
+    """Raise UserError for logits that are not one for each class."""
+    if logits.shape[1:] != (len(class_names),):
+        raise UserError(
+            f"the network has {logits.shape[1:].numel()} outputs, but there are {len(class_names)} class names"
+        )
 
 
 def calibration_error(confidences: Tensor, right: Tensor, bins: int = 15) -> float:

@@ -8,6 +8,7 @@ before any is imported from elsewhere.
 import importlib
 import inspect
 import pkgutil
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
@@ -24,6 +25,7 @@ from cifar_lightning import models, training
 from cifar_lightning.config import plain
 from cifar_lightning.data import augmentation
 from cifar_lightning.errors import UserError
+from cifar_lightning.rules import RULES
 from cifar_lightning.validation import check_values
 
 # A config is a handful of numbers; deeper nesting would be an attack on whatever walks through it.
@@ -77,6 +79,9 @@ LOGGER_KEYS = {
     "_target_", "save_dir", "name", "version", "default_hp_metric", "project", "offline", "experiment_name",
     "tracking_uri", "log_graph", "flush_logs_every_n_steps",
 }  # fmt: skip
+# The only thing that a name of a file may hold beside its letters: {epoch:02d}, {val/acc:.3f}. Any other format could
+# put a slash in front, or reach into objects.
+METRIC = re.compile(r"\{\w+(/\w+)*(:0?\d?\d?(\.\d\d?)?[defgn%]?)?\}")
 
 
 def is_admitted(target: Any, trusted: Sequence[str] = (), group: str = "model") -> bool:
@@ -150,10 +155,11 @@ def checked_config(checkpoint: Mapping[str, Any], typed: Mapping[str, Any]) -> d
     for section, value in saved.items():
         admitted(value, trusted, section)
     _check_paths_of_state(checkpoint.get("callbacks"))
-    folders = saved["paths"].get("output_dir"), str(typed["paths"]["output_dir"])
-    config = {key: _relocated(value, *folders) if key in ("callbacks", "logger") else value
-              for key, value in saved.items()}  # fmt: skip
-    _check_paths(config, [folders[1], str(typed["paths"]["log_dir"])])
+    folder = Path(typed["paths"]["output_dir"]).absolute()
+    config = {**saved}
+    for section in ("callbacks", "logger"):
+        config[section] = _relocated(saved[section], saved["paths"].get("output_dir"), str(folder))
+        config[section] = _inside(config[section], folder, Path(typed["paths"]["log_dir"]))
     _check_loggers(config["logger"], typed["logger"], trusted_modules(typed["trust"]))
     _check_trainer(config)
     return config
@@ -176,6 +182,14 @@ def targets(tree: Any) -> Iterator[str]:
             yield from targets(value)
 
 
+def check_section(section: str, values: Mapping[str, Any]) -> None:
+    """The rules for typed values hold for the saved ones of a group, too. Raises UserError."""
+    for key, rule in RULES.items():
+        group, _, name = key.rpartition(".")
+        if group == section and name in values and not rule.admits(values[name]):
+            raise UserError(f"its config has {key}={str(values[name])[:80]}: must be {rule.words}")
+
+
 def check_resumable(config: Any) -> None:
     """The rules for what is typed hold for what was saved, too. Raises UserError."""
     try:
@@ -196,14 +210,26 @@ def _relocated(value: Any, old: Any, new: str) -> Any:
     return new + value[len(old) :] if is_inside else value
 
 
-def _check_paths(config: Mapping[str, Any], folders: Sequence[str]) -> None:
-    """Callbacks and loggers write where their run does, and nowhere else."""
-    for text in _texts([config["callbacks"], config["logger"]]):
-        path = text.removeprefix("sqlite:///")
-        inside = any(Path(path).absolute().is_relative_to(Path(folder).absolute()) for folder in folders)
-        leaves = ".." in Path(path).parts or path.startswith("~") or (Path(path).is_absolute() and not inside)
-        if leaves or "://" in path or "::" in path:  # the last two: on a server
-            raise UserError(f"its config writes to {text[:80]!r}, outside of the run's folder {folders[0]}")
+def _inside(value: Any, folder: Path, log_dir: Path, key: str = "") -> Any:
+    """The settings of callbacks or loggers, which write into their run's folder: relative paths count from there.
+
+    Any text may become a path. MLflow's database may lie in `log_dir`. Raises UserError for a path that leaves.
+    """
+    if isinstance(value, dict):
+        _inside([name for name in value if name != "_target_"], folder, log_dir)
+        return {name: _inside(item, folder, log_dir, name) for name, item in value.items()}
+    if isinstance(value, list):
+        return [_inside(item, folder, log_dir, key) for item in value]
+    if not isinstance(value, str) or key == "_target_":
+        return value
+    path, folders = METRIC.sub("0", value), [folder]
+    if key == "tracking_uri":
+        path, folders = path.removeprefix("sqlite:///"), [folder, log_dir]
+    not_a_file = key == "tracking_uri" and not value.startswith("sqlite:///")
+    odd = path.startswith("~") or re.search(r"[{}]|^\w+:|::|(^|/)\.\.(/|$)", path)  # `\w+:` and `::` are on a server
+    if not_a_file or odd or not any((folder / path).resolve().is_relative_to(place.resolve()) for place in folders):
+        raise UserError(f"its config writes to {value[:80]!r}, outside of the run's folder {folder}")
+    return str(folder / value) if key in ("dirpath", "save_dir") else value
 
 
 def _check_paths_of_state(state: Any) -> None:
@@ -239,8 +265,19 @@ def _check_trainer(config: Mapping[str, Any]) -> None:
             raise UserError(f"its config sets trainer.{key}, which a file may not")
     counts = {
         "trainer.devices": config["trainer"].get("devices"),
+        "trainer.num_nodes": config["trainer"].get("num_nodes"),
         "data.num_workers": config["data"].get("num_workers"),
     }
-    for key, count in counts.items():
-        if isinstance(count, int) and count > MOST_PROCESSES:
-            raise UserError(f"its config asks for {key}={count}: more than {MOST_PROCESSES} are refused")
+    for key, given in counts.items():
+        if _count(given) > MOST_PROCESSES:
+            raise UserError(f"its config asks for {key}={str(given)[:40]}: more than {MOST_PROCESSES} are refused")
+
+
+def _count(given: Any) -> int:
+    """How many devices `4`, `"4"`, `[0, 1]` and `"0,1"` are."""
+    if isinstance(given, list) or (isinstance(given, str) and "," in given):
+        return len(given if isinstance(given, list) else given.split(","))
+    try:
+        return int(given)
+    except (TypeError, ValueError):  # none, "auto"
+        return 0

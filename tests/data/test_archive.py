@@ -1,5 +1,7 @@
 """Archives that are spoilt, foreign or hostile."""
 
+import gzip
+import os
 import tarfile
 import tracemalloc
 
@@ -8,6 +10,7 @@ from official_format import write_cifar
 from packing import assert_fetched, pack
 
 from cifar_lightning.data import archive as archives
+from cifar_lightning.data import check
 from cifar_lightning.data.archive import ARCHIVE, FOLDER, OFFICIAL_FILES, unpack
 from cifar_lightning.data.download import fetch_cifar10
 from cifar_lightning.data.sources import load_cifar10
@@ -70,6 +73,42 @@ def test_archive_that_reaches_out_of_its_folder_is_refused_whole(tmp_path, packe
         fetch_cifar10(root, verify=False)
     assert {path.name for path in root.iterdir()} <= {ARCHIVE, ".cifar-10.lock"}
     assert not list(tmp_path.rglob("outside"))
+
+
+def header(kind, size=0, records=b""):
+    member = tarfile.TarInfo("x")
+    member.type, member.size = kind, size or len(records)
+    return member.tobuf(tarfile.GNU_FORMAT) + records.ljust(-(-len(records) // 512) * 512, b"\0")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        header(tarfile.GNUTYPE_LONGNAME, records=b"name") * 2_000,
+        header(tarfile.XHDTYPE, records=b"27 GNU.sparse.map=1,x,zz\n") + header(tarfile.REGTYPE),
+        header(tarfile.XHDTYPE, records=b"25 GNU.sparse.size=what\n") + header(tarfile.REGTYPE),
+        header(tarfile.XHDTYPE, records=b"99999999999 a=b\n") + header(tarfile.REGTYPE),
+    ],
+    ids=["headers in headers", "sparse map", "sparse size", "length of a record"],
+)
+def test_a_doctored_header_is_one_line_of_the_data_check(tmp_path, capsys, content):
+    (tmp_path / ARCHIVE).write_bytes(gzip.compress(content + bytes(1024)))
+    assert check.main([f"data.root={tmp_path}", "data.verify=false"]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith(f"error: {tmp_path / ARCHIVE} is ")
+    assert error.count("\n") == 1
+    assert {path.name for path in tmp_path.iterdir()} <= {ARCHIVE, ".cifar-10.lock"}
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes")
+@pytest.mark.parametrize("name", [ARCHIVE, f"{ARCHIVE}.part", f"{FOLDER}/data_batch_1", f"{FOLDER}/batches.meta"])
+def test_a_pipe_in_the_place_of_a_file_is_not_waited_for(tmp_path, capsys, name):
+    if FOLDER in name:
+        write_cifar(tmp_path / FOLDER)
+        (tmp_path / name).unlink()
+    os.mkfifo(tmp_path / name)
+    with pytest.raises(UserError, match="is a pipe, socket or device"):
+        load_cifar10(tmp_path, verify=False, urls=["http://127.0.0.1:9/x"])
 
 
 class Zeros:

@@ -249,6 +249,8 @@ def test_a_study_of_another_space_or_config_is_not_gone_on_with(quick, tmp_path)
     ("address", "message"),
     [
         ("nonsense", "storage=.*: Could not parse"),
+        ("postgresql://me:secret@host:port/db", "storage=…: invalid literal for int"),
+        ("mysql+mysqlconnector://me:secret@[::1/db", "storage="),
         ("sqlite:////nowhere/at/all/study.db", "storage=sqlite:////nowhere.*unable to open database file"),
         ("nosuchdb://me:secret@host/db", r"storage=nosuchdb://me:\*\*\*@host/db: "),
         ("mysql+pymysql://me:secret@host/db", r"storage=.*: No module named 'pymysql'; install the driver of this"),

@@ -7,6 +7,7 @@ import itertools
 import os
 import sys
 import tracemalloc
+import warnings
 import zipfile
 
 import pytest
@@ -190,13 +191,28 @@ DANGERS = {
     "a home": (lambda c: c["callbacks"]["best_checkpoint"].update(dirpath="~/.ssh"), "writes to"),
     "a file elsewhere": (lambda c: c["callbacks"]["best_checkpoint"].update(filename="../../x"), "writes to"),
     "a server": (lambda c: c["callbacks"]["best_checkpoint"].update(dirpath="s3://x/y"), "writes to"),
+    "a file above": (lambda c: c["callbacks"]["best_checkpoint"].update(filename="{epoch:/>2}abs"), "writes to"),
+    "a file that a metric names": (lambda c: c["callbacks"]["best_checkpoint"].update(filename="{/x}"), "writes to"),
+    "an attribute": (lambda c: c["callbacks"]["best_checkpoint"].update(filename="{epoch.real}"), "writes to"),
+    "an endless name": (lambda c: c["callbacks"]["best_checkpoint"].update(filename="{epoch:999999d}"), "writes to"),
+    "a file of the tracking": (lambda c: c["logger"]["mlflow"].update(tracking_uri="file:/x"), "writes to 'file:/x'"),
+    "a folder of the tracking": (lambda c: c["logger"]["mlflow"].update(tracking_uri="mlruns"), "writes to 'mlruns'"),
+    "a database elsewhere": (lambda c: c["logger"]["mlflow"].update(tracking_uri="sqlite:////x/y"), "writes to"),
+    "another run": (lambda c: c["callbacks"]["best_checkpoint"].update(dirpath="../then/checkpoints"), "writes to"),
     "a logger elsewhere": (lambda c: c["logger"]["csv"].update(save_dir="/x"), "writes to"),
     "a tracking server": (lambda c: c["logger"]["mlflow"].update(tracking_uri="http://x"), "writes to"),
     "a program for a logger": (lambda c: c["logger"]["csv"].update(settings={"executable": "x"}), "the key 'settings'"),
     "a plugin": (lambda c: c["trainer"].update(plugins="x"), "trainer.plugins"),
     "a thousand processes": (lambda c: c["trainer"].update(devices=1000), "trainer.devices=1000"),
+    "a list of processes": (lambda c: c["trainer"].update(devices=list(range(300))), "more than 256"),
+    "a text of processes": (lambda c: c["trainer"].update(devices="1_000"), "trainer.devices=1_000"),
+    "a thousand machines": (lambda c: c["trainer"].update(num_nodes=1000), "trainer.num_nodes=1000"),
     "a thousand workers": (lambda c: c["data"].update(num_workers=1000), "data.num_workers=1000"),
     "a network of terabytes": (lambda c: c["model"].update(channels=[10**6, 10**6]), "weights don't fit"),
+    "thousands of layers": (
+        lambda c: c.update(model={"_target_": "cifar_lightning.models.wide_resnet.WideResNet", "depth": 60_004}),
+        "far more layers",
+    ),
     "a value that may not be": (lambda c: c["data"].update(batch_size=-1), "data.batch_size=-1: must be"),
     "no trainer": (lambda c: c.pop("trainer"), "no whole config of a run"),
     "no groups": (lambda c: c.clear(), "no whole config of a run"),
@@ -296,13 +312,52 @@ def test_a_checkpoint_of_torchs_old_format_is_refused(tmp_path):
         read_checkpoint(tmp_path / "a.ckpt")
 
 
+@pytest.mark.parametrize(
+    ("pickled", "message"),
+    [
+        (b"c__builtin__\nbytearray\nJ\x00\x00\x00\x70\x85R0", "it names __builtin__.bytearray"),
+        (b"ctorch.storage\nUntypedStorage\nJ\x00\x00\x00\x70\x85R0", "it names torch.storage.UntypedStorage"),
+        (b"(" + b"c__builtin__\nset\nq\x01" + b"h\x01)R" * 100_000 + b"l0", "more entries than its size warrants"),
+        (
+            b"}N" + b"\x85" * 200_000 + b"Ns0",
+            "more entries than its size warrants",
+        ),  # its hash would overflow the stack
+        (b"X\xff\xff\xff\x7fabc", "cut short"),
+    ],
+    ids=["bytearray", "storage", "sets", "tuples in tuples", "text"],
+)
+def test_a_pickle_that_would_cost_more_than_the_file_is_not_run(checkpoint, pickled, message):
+    path = repacked(checkpoint(), **{"data.pkl": b"\x80\x02" + pickled + b"}."})
+    refusal, peak = peak_while_refused(path)
+    assert message in refusal
+    assert peak < 1 << 24
+
+
+def test_a_description_that_stands_twice_is_refused(checkpoint):
+    path = checkpoint()
+    with warnings.catch_warnings(action="ignore"), zipfile.ZipFile(path, "a") as file:
+        name = next(name for name in file.namelist() if name.endswith("data.pkl"))
+        file.writestr(name, b"\x80\x02}.")
+    with pytest.raises(UserError, match="claims to hold more"):
+        read_checkpoint(path)
+
+
+def test_relative_paths_of_a_file_count_from_its_runs_folder(tmp_path, checkpoint, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    path = checkpoint(
+        lambda c: c["callbacks"]["best_checkpoint"].update(dirpath="then", filename="{epoch:02d}-{val/acc:.2f}")
+    )
+    config = prepared(composed(tmp_path / "now", ckpt_path=path), [])
+    assert config.callbacks.best_checkpoint.dirpath == f"{tmp_path}/now/then"
+
+
 def test_code_in_the_pickle_is_not_run(tmp_path):
     class Code:
         def __reduce__(self):
             return os.mkdir, (str(tmp_path / "trap"),)
 
     torch.save(checkpoint_of() | {"more": Code(), "net": nn.Linear(1, 1)}, tmp_path / "a.ckpt")
-    with pytest.raises(UserError, match="holds more than data"):
+    with pytest.raises(UserError, match="no more than data"):
         read_checkpoint(tmp_path / "a.ckpt")
     assert not (tmp_path / "trap").exists()
 

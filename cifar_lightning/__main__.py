@@ -15,7 +15,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from cifar_lightning.completion import check_request, complete_sub_folders
 from cifar_lightning.config import conf_dir, forget_folders, quoted
-from cifar_lightning.console import end_unread
+from cifar_lightning.console import open_streams, say
 from cifar_lightning.errors import Interrupted, UserError
 from cifar_lightning.processes import check_folder, end_with_the_command, leave_group, report
 from cifar_lightning.runs import checkpoint_to_resume, folder_of
@@ -30,6 +30,7 @@ EXPECTED = (UserError, HydraException, OSError, OmegaConfBaseException)
 
 def main() -> None:
     """The console command; where something is wrong it ends with `error: …` on standard error and exit code 1."""
+    open_streams()
     end_with_the_command()
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises instead of printing a traceback of its own
     os.environ["OC_CAUSE"] = "1"  # OmegaConf tells the cause of an error
@@ -86,10 +87,7 @@ def checked_arguments(arguments: Sequence[str]) -> list[str]:
         check_request(args.overrides)
         complete_sub_folders()
     if args.help:
-        try:
-            print(usage(args.config_dir), end="", flush=True)
-        except BrokenPipeError:
-            end_unread()
+        say(usage(args.config_dir).rstrip())
         sys.exit()
     if args.hydra_help or args.shell_completion or args.info or args.experimental_rerun:
         return list(arguments)

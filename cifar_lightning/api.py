@@ -17,6 +17,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from cifar_lightning.arguments import checkpoint_file
 from cifar_lightning.config import forget_folders, overridden, parse_overrides, plain, quoted, run_folder
+from cifar_lightning.console import say
 from cifar_lightning.data.datamodule import CIFAR10DataModule
 from cifar_lightning.errors import Interrupted, UserError
 from cifar_lightning.processes import processes_to_start
@@ -120,7 +121,7 @@ def sweep(overrides: Sequence[str], *, output_dir: str | Path | None = None) -> 
         metrics = results[-1].metrics
         known = [part for part in ("val", "test") if metrics.get(f"{part}/acc") is not None]
         shown = f"  {known[0]} {metrics[f'{known[0]}/acc']:.2%}" if known else ""
-        print(f"{i + 1}/{len(jobs)}  {' '.join(words)}{shown}", flush=True)
+        say(f"{i + 1}/{len(jobs)}  {' '.join(words)}{shown}")
     summary = compare(results)
     write_summary(summary, summary.markdown(), folder)
     return results
@@ -241,7 +242,7 @@ def _logging(folder: Path, quiet: bool) -> Iterator[None]:
     """Messages go to the run's log and, where nobody has set up logging, to standard output, as in the command."""
     root = logging.getLogger()
     level = root.level
-    file = logging.FileHandler(folder / "cifar_lightning.log", encoding="utf-8", delay=True)
+    file = logging.FileHandler(folder / "cifar_lightning.log", encoding="utf-8", delay=True, errors="backslashreplace")
     file.setFormatter(logging.Formatter("[%(asctime)s][%(name)s][%(levelname)s] %(message)s"))
     handlers: list[logging.Handler] = [file] if quiet or root.handlers else [file, logging.StreamHandler(sys.stdout)]
     for handler in handlers:

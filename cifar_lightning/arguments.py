@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cifar_lightning.console import console_handler, end_unread
+from cifar_lightning.console import answer, console_handler, say
 from cifar_lightning.errors import UserError
 from cifar_lightning.validation import nearest
 
@@ -50,27 +50,17 @@ class Command:
     def call(self, run: Callable[[Given], int], arguments: Sequence[str] | None = None) -> int:
         """Run it with what was typed; the exit code. A UserError is shown as `error: …` on standard error."""
         arguments = sys.argv[1:] if arguments is None else arguments
+        return answer(lambda: self._call(run, arguments))
+
+    def _call(self, run: Callable[[Given], int], arguments: Sequence[str]) -> int:
         if {"-h", "--help", "help"} & set(arguments):
-            print(self.help())
+            say(self.help())
             return 0
         handler = console_handler()
         handler.setLevel(logging.WARNING if self.quiet else logging.NOTSET)
         logging.basicConfig(format="%(message)s", handlers=[handler])
         logging.getLogger("cifar_lightning").setLevel(logging.INFO)
-        try:
-            code = run(self.parsed(arguments))
-            sys.stdout.flush()  # not when the interpreter ends, which would complain
-            return code
-        except UserError as error:
-            message = str(error)
-        except BrokenPipeError:
-            end_unread()
-        except OSError as error:
-            message = f"{error.filename or 'input/output'}: {error.strerror or error}"
-        except KeyboardInterrupt:
-            message = "interrupted"
-        print(f"error: {message}", file=sys.stderr)
-        return 1
+        return run(self.parsed(arguments))
 
     def parsed(self, arguments: Sequence[str]) -> Given:
         """The value of every key, `typed`, the words themselves, and `overrides`, those of them that are no key.

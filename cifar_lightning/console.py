@@ -1,10 +1,15 @@
 """Messages on the terminal: beside Rich's progress bar where there is one, plain lines where output is piped."""
 
+import errno
+import io
 import logging
 import os
 import sys
 import warnings
-from typing import NoReturn
+from collections.abc import Callable
+from typing import Any, ClassVar, TextIO
+
+from cifar_lightning.errors import UserError, printable
 
 # Warnings of Lightning about what is meant to be so, or what no user can mend.
 CHATTER = (
@@ -18,15 +23,77 @@ CHATTER = (
 )
 
 
+class LastingOutput(io.FileIO):
+    """A standard stream whose loss ends no run: what can't be written, as nobody reads it or the disk is full, is lost.
+
+    `fault` is the first error of a stream.
+    """
+
+    fault: ClassVar[OSError | None] = None
+
+    def write(self, data: Any) -> int:
+        try:
+            return super().write(data) or len(data)
+        except OSError as error:
+            LastingOutput.fault = LastingOutput.fault or error
+            return len(data)
+
+
+def open_streams() -> None:
+    """Let no standard stream end a command: neither one that is closed or read no more, nor one in ASCII."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        stream = getattr(sys, name)
+        if stream is None:  # closed: without this the next file to be opened would get what is printed
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115
+        elif mode == "w" and stream is getattr(sys, f"__{name}__") and stream.buffer is not None:
+            stream.flush()
+            lasting = io.BufferedWriter(LastingOutput(stream.fileno(), "w", closefd=False))
+            lines = stream.line_buffering or stream.write_through
+            setattr(sys, name, io.TextIOWrapper(lasting, stream.encoding, "backslashreplace", line_buffering=lines))
+
+
+def say(text: object = "", file: TextIO | None = None) -> None:
+    """Print a line, without the control characters that names of files and what files hold may have."""
+    print(printable(text), file=file, flush=True)
+
+
+def answer(command: Callable[[], int]) -> int:
+    """Run a command; its exit code. What a person can mend is shown as `error: …` on standard error."""
+    open_streams()
+    try:
+        code = command()
+        sys.stdout.flush()
+        lost = LastingOutput.fault
+        if lost is None or lost.errno == errno.EPIPE:  # as in `… | head`
+            return code
+        message = f"standard output: {lost.strerror}"
+    except UserError as error:
+        message = str(error)
+    except OSError as error:
+        message = f"{error.filename or 'input/output'}: {error.strerror or error}"
+    except KeyboardInterrupt:
+        message = "interrupted"
+    say(f"error: {message}", sys.stderr)
+    return 1
+
+
 def console_handler() -> logging.Handler:
     """Rich's handler on a terminal, else plain lines on standard output."""
     if not sys.stdout.isatty():
-        return logging.StreamHandler(sys.stdout)
-    from rich import get_console
-    from rich.logging import RichHandler
+        handler: logging.Handler = logging.StreamHandler(sys.stdout)
+    else:
+        from rich import get_console
+        from rich.logging import RichHandler
 
-    # The progress bar uses the same console; otherwise messages would be glued to it.
-    return RichHandler(console=get_console(), show_time=False, show_level=False, show_path=False, markup=False)
+        # The progress bar uses the same console; otherwise messages would be glued to it.
+        handler = RichHandler(console=get_console(), show_time=False, show_level=False, show_path=False, markup=False)
+    handler.addFilter(_without_control_characters)
+    return handler
+
+
+def _without_control_characters(record: logging.LogRecord) -> bool:
+    record.msg, record.args = printable(record.getMessage()), ()
+    return True
 
 
 def log_traceback(error: Exception) -> str | None:
@@ -53,12 +120,6 @@ def adopt_lightning_loggers() -> None:
     # Which devices it found and what else one could install; what was chosen is logged by us.
     logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)
     logging.getLogger("lightning.fabric.utilities.distributed").setLevel(logging.WARNING)
-
-
-def end_unread() -> NoReturn:
-    """End without a word where nobody reads on, as in `… | head`: what Rich does when its own output meets that."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # lest Python complain when it flushes at the end
-    sys.exit(1)
 
 
 def silence() -> None:

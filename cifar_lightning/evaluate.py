@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from cifar_lightning.arguments import ACCELERATOR, CHECKPOINT, ELSEWHERE, Command, Given, Key, output_path
+from cifar_lightning.console import say
 from cifar_lightning.rules import TTA
 
 COMMAND = Command(
@@ -85,7 +86,7 @@ def show(record: Mapping[str, Any], metrics: Mapping[str, Any], out: Path, part:
     console.print(tables.class_table(metrics, "Accuracy per class"))
     lines = [f"figure       {path}" for path in sorted((out / "figures").glob("*.png"))]
     for line in [*lines, f"metrics      {out / 'evaluation.json'}", f"predictions  {out / 'predictions.csv'}"]:
-        console.print(line, soft_wrap=True, highlight=False, markup=False)
+        say(line)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cifar_lightning.arguments import CHECKPOINT, ELSEWHERE, Command, Given, Key, output_path
+from cifar_lightning.console import say
 from cifar_lightning.errors import UserError
 
 SUFFIXES = {"onnx": ".onnx", "torch_export": ".pt2", "state_dict": ".weights.ckpt"}
@@ -44,10 +45,10 @@ def run(given: Given) -> int:
         root=given["data.root"],
         trusted=given["trust"],
     )
-    print(f"{out} ({out.stat().st_size:,} bytes)")
+    say(f"{out} ({out.stat().st_size:,} bytes)")
     for key in ("input", "output", "normalisation"):
-        print(f"  {key}: {done.notes[key]}")
-    print(f"  checked on {done.images}: logits differ by at most {done.difference:.2g} from the checkpoint's")
+        say(f"  {key}: {done.notes[key]}")
+    say(f"  checked on {done.images}: logits differ by at most {done.difference:.2g} from the checkpoint's")
     return 0
 
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cifar_lightning.arguments import ACCELERATOR, CHECKPOINT, ELSEWHERE, Command, Given, Key, output_path
+from cifar_lightning.console import say
 from cifar_lightning.errors import UserError
 
 COMMAND = Command(
@@ -77,9 +78,9 @@ def run(given: Given) -> int:
         console.print(rich_table(prediction_rows(names, answer.top(3), labels)))
         save_figure(prediction_grid(images, names, answer.top(1), labels), figure)
         some = f" (the first {MOST_IMAGES} of {len(names):,})" if len(names) > MOST_IMAGES else ""
-        print(f"images with their answers{some}: {figure}")
+        say(f"images with their answers{some}: {figure}")
         if out:
-            print(f"probabilities of all classes: {out}")
+            say(f"probabilities of all classes: {out}")
     if problems:
         lines = [f"{len(problems)} of {len(files)} images can't be read:", *map(str, problems)]
         raise UserError("\n       ".join(lines))

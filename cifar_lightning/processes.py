@@ -25,6 +25,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from cifar_lightning.config import quoted
+from cifar_lightning.console import say
 from cifar_lightning.errors import Interrupted, UserError
 
 REASON = "CIFAR_LIGHTNING_REASON"  # environment variable: the file where the first process to fail says why
@@ -157,7 +158,7 @@ def end(processes: Sequence[Process]) -> None:
 def report(message: str, prefix: str = "error: ") -> None:
     """Say why this process ends: on standard error, or to the command that has started it with others."""
     if REASON not in os.environ:
-        print(prefix + message, file=sys.stderr)
+        say(prefix + message, sys.stderr)
         return
     with suppress(FileExistsError), open(os.environ[REASON], "x", encoding="utf-8") as file:
         file.write(message)

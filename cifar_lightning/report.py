@@ -1,9 +1,11 @@
 """python -m cifar_lightning.report DIR: one HTML page of a run, or of many, that opens anywhere."""
 
 import sys
+from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
 
+from cifar_lightning.console import answer, say
 from cifar_lightning.errors import UserError
 from cifar_lightning.options import Parser
 from cifar_lightning.reporting.files import write_text
@@ -39,18 +41,17 @@ def parser() -> Parser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    arguments = parser().parse_args(argv)
-    try:
-        page, problems = report(Path(arguments.folder))
-        out = Path(arguments.out or arguments.folder)
-        out = out / "report.html" if out.is_dir() else out
-        write_text(out, page)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+    return answer(lambda: run(parser().parse_args(argv)))
+
+
+def run(arguments: Namespace) -> int:
+    page, problems = report(Path(arguments.folder))
+    out = Path(arguments.out or arguments.folder)
+    out = out / "report.html" if out.is_dir() else out
+    write_text(out, page)
     for problem in problems:
-        print(f"left out: {problem}", file=sys.stderr)
-    print(out)
+        say(f"left out: {problem}", sys.stderr)
+    say(out)
     return 1 if problems else 0
 
 

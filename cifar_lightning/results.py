@@ -20,6 +20,7 @@ from torch import Tensor
 
 import cifar_lightning
 from cifar_lightning.config import plain
+from cifar_lightning.console import say
 from cifar_lightning.data.datamodule import CIFAR10DataModule
 from cifar_lightning.reporting import figures, tables, tensorboard
 from cifar_lightning.reporting.files import write_json, write_predictions
@@ -223,4 +224,4 @@ def show(metrics: Mapping[str, Any], folder: Path) -> None:
     lines = [f"figure     {path}" for path in sorted((shown / "figures").glob("*.png"))]
     lines += [f"metrics    {shown / 'metrics.json'}", f"dashboard  tensorboard --logdir {logs} --host localhost"]
     for line in lines:
-        console.print(line, soft_wrap=True, highlight=False, markup=False)
+        say(line)

@@ -6,6 +6,7 @@ from importlib.util import find_spec
 
 from cifar_lightning.__main__ import quoted_paths
 from cifar_lightning.arguments import Command, Given, Key
+from cifar_lightning.console import say
 from cifar_lightning.errors import UserError
 from cifar_lightning.searching.definition import PRUNERS, SETTINGS, read_search
 from cifar_lightning.validation import choices
@@ -58,7 +59,7 @@ def run(given: Given) -> int:
     if best or not interrupted:
         outcome.show(search, trials, best)
     if interrupted:
-        print("interrupted: the same command goes on", file=sys.stderr)
+        say("interrupted: the same command goes on", sys.stderr)
         return 130
     return 0
 

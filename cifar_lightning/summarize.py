@@ -2,12 +2,14 @@
 
 import os
 import sys
+from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
 
-from cifar_lightning.errors import UserError
+from cifar_lightning.console import answer, say
+from cifar_lightning.errors import UserError, printable
 from cifar_lightning.options import Parser
 from cifar_lightning.reporting.files import write_csv, write_text
 from cifar_lightning.reporting.summary import Summary, load_runs, summarize
@@ -52,28 +54,27 @@ def parser() -> Parser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    arguments = parser().parse_args(argv)
+    return answer(lambda: run(parser().parse_args(argv)))
+
+
+def run(arguments: Namespace) -> int:
     by = [key.strip() for key in arguments.by.split(",") if key.strip()]
     heading = [f"# {arguments.title}\n"] if arguments.title else []
-    try:
-        runs, problems = load_runs(arguments.folders)
-        for problem in problems:
-            print(f"left out: {problem}", file=sys.stderr)
-        missing = [job for folder in arguments.folders for job in unfinished(Path(folder))]
-        if not runs:
-            for job in missing:
-                print(f"without a result: {job.folder}: {job.reason}", file=sys.stderr)
-            raise UserError(f"no run to summarise: no usable metrics.json below {', '.join(arguments.folders)}.")
-        summary = summarize(runs, by)
-        console = show(summary, missing)
-        out = output(arguments.folders, arguments.out)
-        if out is not None:
-            text = "\n".join([*heading, *(f"{note}\n" for note in arguments.note), markdown(summary, missing)])
-            written = write(summary, text, out)
-            console.print(f"Written to {written}", markup=False, soft_wrap=True)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+    runs, problems = load_runs(arguments.folders)
+    for problem in problems:
+        say(f"left out: {problem}", sys.stderr)
+    missing = [job for folder in arguments.folders for job in unfinished(Path(folder))]
+    if not runs:
+        for job in missing:
+            say(f"without a result: {job.folder}: {job.reason}", sys.stderr)
+        raise UserError(f"no run to summarise: no usable metrics.json below {', '.join(arguments.folders)}.")
+    summary = summarize(runs, by)
+    show(summary, missing)
+    out = output(arguments.folders, arguments.out)
+    if out is not None:
+        text = "\n".join([*heading, *(f"{note}\n" for note in arguments.note), markdown(summary, missing)])
+        written = write(summary, text, out)
+        say(f"Written to {written}")
     return 1 if problems else 0
 
 
@@ -93,22 +94,21 @@ def summarize_sweep(folder: Path) -> None:
             write_text(folder / "summary.md", markdown(None, missing))
         return
     summary = summarize(runs)
-    console = show(summary, missing)
+    show(summary, missing)
     write(summary, markdown(summary, missing), folder)
     shown = Path(os.path.relpath(folder)) if folder.is_relative_to(Path.cwd()) else folder
     for path in [*sorted((shown / "figures").glob("*.png")), shown / "summary.csv", shown / "summary.md"]:
-        console.print(str(path), soft_wrap=True, highlight=False, markup=False)
+        say(path)
 
 
-def show(summary: Summary, missing: Sequence[Unfinished]) -> Console:
+def show(summary: Summary, missing: Sequence[Unfinished]) -> None:
     # A pipe has no width, and a table squeezed into 80 columns can't be read.
     console = Console(width=max(Console().width, 120) if sys.stdout.isatty() else 250, highlight=False)
     console.print(rich_table(summary.rows))
     if missing:
         console.print(rich_table(missing_rows(missing), "Without a result"))
     for note in summary.notes:
-        console.print(note, markup=False, style="dim", soft_wrap=True)
-    return console
+        console.print(printable(note), markup=False, style="dim", soft_wrap=True)
 
 
 def missing_rows(missing: Sequence[Unfinished]) -> list[Row]:

@@ -1,6 +1,7 @@
 """Checks of a composed config and of what was typed, before torch is imported."""
 
 import difflib
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -28,6 +29,9 @@ def compose_checked(overrides: Sequence[str]) -> DictConfig:
 
     Raises UserError, naming the key and what it admits or the nearest name that exists.
     """
+    for word in (*overrides, os.getcwd()):
+        if not word.isascii() and any("\ud800" <= letter <= "\udfff" for letter in word):
+            raise UserError(f"{word}: a name that is not UTF-8, with which neither PyTorch nor TensorBoard can write")
     try:
         return _compose_checked(overrides)
     except ODD as error:  # from depths, lengths or characters that none of the libraries expects

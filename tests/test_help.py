@@ -2,7 +2,6 @@
 
 import ast
 import importlib
-import os
 import re
 import subprocess
 import sys
@@ -108,12 +107,3 @@ def test_bash_completes_groups_choices_recipes_and_keys_of_the_console_command(t
         "experiment=classic/lenet experiment=classic/lenet3 experiment=classic/lenet3_augmented",
         "model.batch_norm=",
     ]
-
-
-@pytest.mark.parametrize("arguments", [["cifar_lightning", "--help"], ["cifar_lightning.data.check", "data=digits"]])
-def test_nobody_need_read_to_the_end(arguments):
-    reader, writer = os.pipe()
-    os.close(reader)
-    ended = subprocess.run([sys.executable, "-m", *arguments], stdout=writer, stderr=subprocess.PIPE, text=True)
-    os.close(writer)
-    assert (ended.stderr, ended.returncode) == ("", 1)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from cifar_lightning.arguments import Command, Given, Key
 from cifar_lightning.config import plain, quoted
+from cifar_lightning.console import say
 from cifar_lightning.errors import UserError
 from cifar_lightning.validation import compose_checked
 
@@ -58,7 +59,7 @@ def run(given: Given) -> int:
     leaked = shared_indices(data)
     if leaked:
         raise UserError(f"the split leaks: {leaked:,} images are in training and in validation")
-    print("\nleaks of the split: none (no image was dealt to two parts)")
+    say("\nleaks of the split: none (no image was dealt to two parts)")
     return 0
 
 
@@ -102,16 +103,16 @@ def show_sums(data: "CIFAR10DataModule") -> None:
     from cifar_lightning.data import digits
     from cifar_lightning.data.archive import FOLDER, OFFICIAL_FILES, sum_of
 
-    print(f"{data.name}, checksum of all images and labels {data.checksum}\n")
+    say(f"{data.name}, checksum of all images and labels {data.checksum}\n")
     if data.name == "digits":
         path = Path(digits.__file__).with_name("digits.npz")
-        print(f"  {sum_of(path).md5}  {path.name}  (part of the package)")
+        say(f"  {sum_of(path).md5}  {path.name}  (part of the package)")
         return
     root = data.root.expanduser()
     folder = root if root.name == FOLDER else root / FOLDER
     for name, official in OFFICIAL_FILES.items():
         found = sum_of(folder / name)
-        print(f"  {found.md5}  {name:13} {'official' if found.md5 == official.md5 else 'NOT the official file'}")
+        say(f"  {found.md5}  {name:13} {'official' if found.md5 == official.md5 else 'NOT the official file'}")
 
 
 def show_classes(data: "CIFAR10DataModule") -> None:
@@ -119,10 +120,10 @@ def show_classes(data: "CIFAR10DataModule") -> None:
     import numpy as np
 
     counts = {part: np.bincount(split.labels.numpy(), minlength=10).tolist() for part, split in parts(data).items()}
-    print(f"\n  {'class':14}" + "".join(f"{part:>12}" for part in PARTS))
+    say(f"\n  {'class':14}" + "".join(f"{part:>12}" for part in PARTS))
     for i, name in enumerate(data.class_names):
-        print(f"  {name:14}" + "".join(f"{counts[part][i]:12,}" for part in PARTS))
-    print(f"  {'all':14}" + "".join(f"{sum(counts[part]):12,}" for part in PARTS))
+        say(f"  {name:14}" + "".join(f"{counts[part][i]:12,}" for part in PARTS))
+    say(f"  {'all':14}" + "".join(f"{sum(counts[part]):12,}" for part in PARTS))
 
 
 def show_channels(data: "CIFAR10DataModule") -> None:
@@ -131,20 +132,20 @@ def show_channels(data: "CIFAR10DataModule") -> None:
 
     from cifar_lightning.data.normalize import normalization
 
-    print(f"\n  {'of [0, 1]':24}{'mean (red, green, blue)':30}deviation")
+    say(f"\n  {'of [0, 1]':24}{'mean (red, green, blue)':30}deviation")
     both = torch.cat([data.train.images, data.val.images])
     for part, images in (("training and validation", both), ("test", data.test.images)):
         mean, std = (", ".join(f"{value:.4f}" for value in values) for values in normalization("channel", images))
-        print(f"  {part:24}{mean:30}{std}")
+        say(f"  {part:24}{mean:30}{std}")
 
 
 def show_repeats(found: dict[tuple[str, str], list[int]]) -> None:
     """Images of equal content: those are in the data set itself."""
-    print("\n  images that equal another in every pixel")
+    say("\n  images that equal another in every pixel")
     for (earlier, later), numbers in found.items():
         where = f"within {later}" if earlier == later else f"in {later} and in {earlier}"
         shown = f"  ({later} {', '.join(map(str, numbers[:8]))}{', …' * (len(numbers) > 8)})" if numbers else ""
-        print(f"  {len(numbers):6,}  {where}{shown}")
+        say(f"  {len(numbers):6,}  {where}{shown}")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -5,10 +5,12 @@ import importlib.util
 import re
 import sys
 import textwrap
+from argparse import Namespace
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 from cifar_lightning.config import compose, conf_dir, instantiate, plain
+from cifar_lightning.console import answer, say
 from cifar_lightning.errors import UserError
 from cifar_lightning.models.torchvision_families import NAMES, family_of
 from cifar_lightning.options import Parser
@@ -121,17 +123,16 @@ def show(names: Sequence[str]) -> None:
     console.print(rich_table(rows))
     for words, users in sources.items():
         text = textwrap.fill(f"{', '.join(users)}: {words}", min(console.width, 120), subsequent_indent="    ")
-        console.print(text, markup=False, soft_wrap=True)
+        say(text)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    arguments = parser().parse_args(argv)
-    try:
-        names = checked(arguments.models) or choices("model")
-        show(list(dict.fromkeys([*names, *(NAMES if arguments.all else ())])))
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+    return answer(lambda: run(parser().parse_args(argv)))
+
+
+def run(arguments: Namespace) -> int:
+    names = checked(arguments.models) or choices("model")
+    show(list(dict.fromkeys([*names, *(NAMES if arguments.all else ())])))
     return 0
 
 

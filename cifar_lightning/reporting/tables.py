@@ -9,6 +9,8 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
+from cifar_lightning.errors import printable
+
 NOTHING = "-"
 Row = dict[str, str]
 
@@ -95,11 +97,17 @@ def rich_table(rows: Sequence[Row], title: str | None = None) -> Table:
         right = is_numeric(rows, column)
         # A narrow terminal folds titles between words, and texts, but no numbers.
         width = max(map(len, [*column.split(), *(row.get(column, "") for row in rows)])) if right else None
-        table.add_column(Text(column), justify="right" if right else "left", overflow="fold", min_width=width)
+        table.add_column(
+            Text(_in_a_line(column)), justify="right" if right else "left", overflow="fold", min_width=width
+        )
     for row in rows:
         # Text, not str: square brackets in an override are no markup.
-        table.add_row(*(Text(row.get(column, "")) for column in _columns(rows)))
+        table.add_row(*(Text(_in_a_line(row.get(column, ""))) for column in _columns(rows)))
     return table
+
+
+def _in_a_line(text: str) -> str:
+    return printable(text).replace("\n", "\\n")
 
 
 def markdown_table(rows: Sequence[Row]) -> str:

@@ -11,10 +11,10 @@ from typing import Any
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
-from rich import get_console
 from rich.console import Console
 
 from cifar_lightning import api
+from cifar_lightning.console import say
 from cifar_lightning.errors import UserError
 from cifar_lightning.reporting import studies
 from cifar_lightning.reporting.figures import save_figure
@@ -58,7 +58,7 @@ def announce_start(search: Search, study: optuna.Study) -> None:
     there = len(counted(study.get_trials(deepcopy=False)))
     begun = f", {there} of them there already" if there else ""
     what = f"{search.n_trials} trials{begun}, pruning: {search.pruner}, in {_here(search.folder)}"
-    _print(f"study {search.study_name}: {what}")
+    say(f"study {search.study_name}: {what}")
 
 
 def announce(search: Search, study: optuna.Study, trial: FrozenTrial) -> None:
@@ -75,7 +75,7 @@ def announce(search: Search, study: optuna.Study, trial: FrozenTrial) -> None:
         best = study.best_trial
         best_so_far = "the best so far" if best.number == trial.number else f"best {percent(best.value)}"
         result = f"{percent(row['value'])} ({best_so_far}) in {duration(row['seconds'])}"
-    _print(f"trial {trial.number}: {result}  {settings}")
+    say(f"trial {trial.number}: {result}  {settings}")
 
 
 def importances(study: optuna.Study) -> dict[str, float]:
@@ -147,15 +147,11 @@ def show(search: Search, study: optuna.Study, path: Path | None) -> None:
     console = Console(width=max(Console().width, 120) if sys.stdout.isatty() else 250, highlight=False)
     console.print(rich_table(texts[:SHOWN], f"Study {search.study_name}: {words}"))
     for name in ("history", "importance", "parameters"):
-        _print(f"figure      {_here(search.folder / 'figures' / f'{name}.png')}")
-    _print(f"all trials  {_here(search.folder / 'trials.csv')}")
-    _print(f"best config {_here(path)}")
-    _print(f"train it    {train_command(path)}")
+        say(f"figure      {_here(search.folder / 'figures' / f'{name}.png')}")
+    say(f"all trials  {_here(search.folder / 'trials.csv')}")
+    say(f"best config {_here(path)}")
+    say(f"train it    {train_command(path)}")
 
 
 def _here(path: Path) -> str:
     return os.path.relpath(path) if path.is_relative_to(Path.cwd()) else str(path)
-
-
-def _print(line: str) -> None:
-    get_console().print(line, soft_wrap=True, highlight=False, markup=False)

@@ -39,8 +39,9 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     """
     try:
         _check_container(path)
-        with warnings.catch_warnings(action="ignore"):  # of a doctored file's oddities, ahead of the one clear line
-            checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+        # PyTorch itself opens no path that is not UTF-8; it warns of a doctored file's oddities, ahead of the one line.
+        with open(path, "rb") as file, warnings.catch_warnings(action="ignore"):
+            checkpoint = torch.load(file, map_location="cpu", weights_only=True)
         _check_contents(checkpoint, Path(path).stat().st_size)
     except UserError as error:
         raise UserError(f"{path} can't be read as a checkpoint: {error}") from error

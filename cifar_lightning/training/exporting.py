@@ -129,7 +129,7 @@ def write_onnx(deployed: nn.Module, example: Tensor, path: Path, notes: Mapping[
     for key, value in notes.items():
         program.model.metadata_props[key] = value if isinstance(value, str) else json.dumps(value)
     program.save(path, external_data=False)
-    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(path.read_bytes(), providers=["CPUExecutionProvider"])
     return lambda images: torch.from_numpy(session.run(["logits"], {"images": images.numpy()})[0])
 
 

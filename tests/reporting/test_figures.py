@@ -238,7 +238,8 @@ def test_a_figure_that_fails_leaves_the_old_file(tmp_path):
     path = tmp_path / "curves.png"
     figures.save_figure(figures.learning_curves(HISTORY), path)
     old = path.read_bytes()
-    broken = figures.message("$\\nosuchsymbol$")
+    broken = figures.message("")
+    broken.text(0, 0, "$\\nosuchsymbol$", parse_math=True)
     with pytest.raises(ValueError, match="nosuchsymbol"):
         figures.save_figure(broken, path)
     assert path.read_bytes() == old

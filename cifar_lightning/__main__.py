@@ -16,7 +16,7 @@ from omegaconf.errors import OmegaConfBaseException
 from cifar_lightning.completion import check_request, complete_sub_folders
 from cifar_lightning.config import conf_dir, forget_folders, quoted
 from cifar_lightning.console import open_streams, say
-from cifar_lightning.errors import Interrupted, UserError
+from cifar_lightning.errors import Interrupted, UserError, causes
 from cifar_lightning.processes import check_folder, end_with_the_command, leave_group, report
 from cifar_lightning.runs import checkpoint_to_resume, folder_of
 from cifar_lightning.sweeps import command as sweep
@@ -59,11 +59,10 @@ def main() -> None:
 
 
 def one_line(error: BaseException) -> str:
-    cause = error.__cause__ or error.__context__
-    if isinstance(error, OmegaConfBaseException) and isinstance(cause, OmegaConfBaseException | OSError):
-        return one_line(cause)  # a folder that can't be made, for one
-    if isinstance(error, OSError):
-        return f"{error.filename or 'input/output'}: {error.strerror or error}"
+    """What ended the command; a library's error gives way to the system's beneath it, such as a folder's."""
+    system = next((cause for cause in causes(error) if isinstance(cause, OSError)), None)
+    if system is not None and isinstance(error, OSError | OmegaConfBaseException):
+        return f"{system.filename or 'input/output'}: {system.strerror or system}"
     return " ".join(str(error).split())
 
 

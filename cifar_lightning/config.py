@@ -19,7 +19,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import InstantiationException
 from omegaconf import DictConfig, OmegaConf
 
-from cifar_lightning.errors import UserError
+from cifar_lightning.errors import UserError, first_line
 
 # Overrides that say where or how to run, not what is run: they don't belong into a folder's name.
 UNNAMED = ("hydra.", "paths.", "data.root", "data.verify", "data.num_workers", "task_name", "tags", "ckpt_path")
@@ -122,7 +122,6 @@ def instantiate(mapping: Mapping[str, Any], **kwargs: Any) -> Any:
         return hydra.utils.instantiate(mapping, _convert_="all", **kwargs)
     except InstantiationException as error:
         cause = error.__cause__ or error
-        if isinstance(cause, UserError):
-            raise cause from None
-        reason = str(cause).splitlines()[0]
-        raise UserError(f"can't build {mapping.get('_target_')}: {reason}") from error
+    if isinstance(cause, UserError):  # raised outside of the handler, or it would become its own cause's cause
+        raise cause
+    raise UserError(f"can't build {mapping.get('_target_')}: {first_line(cause)}") from cause

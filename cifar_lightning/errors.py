@@ -1,6 +1,7 @@
 """What ends a command with a sentence to a person instead of a traceback."""
 
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 
@@ -36,3 +37,19 @@ class Interrupted(BaseException):
     def __init__(self, message: str, number: int) -> None:
         super().__init__(message)
         self.signal = signal.Signals(number)
+
+
+def causes(error: BaseException) -> Iterator[BaseException]:
+    """The error, then what caused it, each one once: a library's chain may lead back to where it began."""
+    seen: set[int] = set()
+    current: BaseException | None = error
+    while current is not None and id(current) not in seen:
+        seen.add(id(current))
+        yield current
+        current = current.__cause__ or current.__context__
+
+
+def first_line(error: BaseException) -> str:
+    """What an error says, in one line; its class where it says nothing."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    return " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]

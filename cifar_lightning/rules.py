@@ -17,8 +17,12 @@ class Rule:
     words: str
 
 
-def integer(low: int, words: str = "") -> Rule:
-    return Rule(lambda v: type(v) is int and v >= low, words or f"an integer of at least {low}")
+def integer(low: int, words: str = "", high: int | None = None) -> Rule:
+    words = words or (f"an integer of at least {low}" if high is None else f"an integer from {low} to {high}")
+    return Rule(lambda v: type(v) is int and v >= low and (high is None or v <= high), words)
+
+
+MOST_WORKERS = 256  # processes or data workers: more on one machine is a slip of the hand, or a file's attack
 
 
 def share(words: str = "a number from 0 to 1") -> Rule:
@@ -41,10 +45,21 @@ def optional(rule: Rule) -> Rule:
     return Rule(lambda v: v is None or rule.admits(v), f"{rule.words}, or null")
 
 
+def _is_percentage(value: Any) -> bool:
+    return type(value) in (int, float) and 0 <= value <= 100
+
+
 BOOLEAN = Rule(lambda v: type(v) is bool, "true or false")
 TEXT = Rule(lambda v: type(v) is str and v != "", "a text")
 COUNT_OR_SHARE = Rule(
     lambda v: (type(v) is int and v >= 0) or (type(v) is float and 0 <= v <= 1), "a count, or a share from 0.0 to 1.0"
+)
+COUNT_OR_SHARE_ABOVE_0 = Rule(
+    lambda v: COUNT_OR_SHARE.admits(v) and v > 0, "a count of at least 1, or a share up to 1.0"
+)
+PUBLISHED = Rule(
+    lambda v: all(_is_percentage(one) for one in (v.values() if type(v) is dict else [v])),
+    "an accuracy in %, or one for each checkpoint as {best: 86.9, last: 86.5}",
 )
 DURATION = Rule(
     lambda v: type(v) is str and bool(re.fullmatch(r"\d+:\d\d:\d\d:\d\d", v)),
@@ -74,6 +89,7 @@ RULES: dict[str, Rule] = {
     "label_smoothing": Rule(lambda v: type(v) in (int, float) and 0 <= v < 1, "a number from 0 to below 1"),
     "loss_reduction": choice("mean", "sum"),
     "test_tta": choice(*TTA),
+    "published_test_acc": optional(PUBLISHED),
     "ema_decay": optional(Rule(lambda v: type(v) is float and 0 < v < 1, "a number between 0 and 1")),
     "compile": BOOLEAN,
     "channels_last": BOOLEAN,
@@ -86,11 +102,12 @@ RULES: dict[str, Rule] = {
     "data.eval_batch_size": integer(1),
     "data.drop_last": BOOLEAN,
     "data.normalize": choice("none", "half", "channel", "imagenet"),
-    "data.num_workers": optional(integer(0)),
+    "data.num_workers": optional(integer(0, high=MOST_WORKERS)),
     "data.pin_memory": optional(BOOLEAN),
     "data.persistent_workers": BOOLEAN,
     "model.init": choice(*INITS),
     "model.name": Rule(lambda v: v in NAMES, "a classifier of torchvision"),
+    "model.logit_scale": optional(positive()),
     "model.stem": choice("imagenet", "cifar"),
     "model.image_size": optional(Rule(lambda v: type(v) is int and 1 <= v <= 1024, "an integer from 1 to 1024")),
     "model.pretrained": BOOLEAN,
@@ -106,12 +123,26 @@ RULES: dict[str, Rule] = {
     "scheduler.interval": choice("step", "epoch"),
     "scheduler.warmup_epochs": not_negative(),
     "scheduler.patience": integer(0),
+    "callbacks.last_checkpoint.every_minutes": optional(not_negative()),
+    "callbacks.direct_steps.seconds": not_negative(),
+    "callbacks.finite_loss.every_n_steps": integer(1),
     "trainer.accelerator": choice("auto", "cpu", "gpu", "cuda", "mps", "tpu"),
     "trainer.precision": choice(*PRECISIONS),
     "trainer.max_epochs": optional(integer(-1, "an integer of at least 1, or -1 for no limit")),
     "trainer.min_epochs": optional(integer(0)),
     "trainer.max_steps": integer(-1, "an integer of at least 1, or -1 for no limit"),
     "trainer.max_time": optional(DURATION),
+    "trainer.devices": Rule(
+        lambda v: (
+            (type(v) is int and (v == -1 or 1 <= v <= MOST_WORKERS))
+            or (type(v) is list and v != [] and all(type(one) is int and one >= 0 for one in v))
+        ),
+        "a number of devices, a list of their indices, or -1 for all",
+    ),
+    "trainer.strategy": Rule(
+        lambda v: type(v) is str and v.startswith(("auto", "ddp", "fsdp", "deepspeed", "single_device")),
+        "auto, ddp or another of Lightning's strategies that keep to one process a device",
+    ),
     "trainer.num_nodes": integer(1),
     "trainer.accumulate_grad_batches": integer(1),
     "trainer.gradient_clip_val": optional(not_negative()),
@@ -120,11 +151,12 @@ RULES: dict[str, Rule] = {
     "trainer.limit_val_batches": optional(COUNT_OR_SHARE),
     "trainer.limit_test_batches": optional(COUNT_OR_SHARE),
     "trainer.overfit_batches": COUNT_OR_SHARE,
-    "trainer.val_check_interval": optional(COUNT_OR_SHARE),
+    "trainer.val_check_interval": optional(COUNT_OR_SHARE_ABOVE_0),
     "trainer.check_val_every_n_epoch": optional(integer(1)),
     "trainer.num_sanity_val_steps": integer(-1),
     "trainer.log_every_n_steps": integer(1),
     "trainer.deterministic": Rule(lambda v: type(v) is bool or v == "warn", "true, false or warn"),
+    "trainer.benchmark": optional(BOOLEAN),
     "trainer.detect_anomaly": BOOLEAN,
     "trainer.sync_batchnorm": BOOLEAN,
     "trainer.profiler": optional(choice("simple", "advanced", "pytorch", "xla")),

@@ -4,15 +4,16 @@ import copy
 import errno
 import os
 import shlex
+import shutil
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
 from cifar_lightning.config import parse_overrides, plain
-from cifar_lightning.errors import UserError
+from cifar_lightning.errors import UserError, causes
 
 # What may differ when a run goes on: how long, where and how it is watched, not what is trained.
 FREE = (
@@ -23,6 +24,7 @@ FREE = (
     "data.verify", "data.num_workers", "data.pin_memory", "data.persistent_workers", "data.eval_batch_size",
     "train", "test", "test_tta", "ckpt_path", "trust", "tags", "task_name", "optimized_metric", "compile",
 )  # fmt: skip
+UNSTARTED = (".hydra", "config.yaml", "cifar_lightning.log")
 UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG, errno.EIO)
 HARDWARE = ("accelerator", "devices", "num_nodes", "strategy", "sync_batchnorm")
 
@@ -97,6 +99,16 @@ def refuse_changes(saved: dict[str, Any], typed: dict[str, Any], prefix: str) ->
             )
 
 
+def remove_unstarted(folder: Path) -> None:
+    """Remove the folder of a run that ended before its first step: nothing but its config and log is in it."""
+    with suppress(OSError):
+        inside = [path.name for path in folder.iterdir()]
+        if all(name in UNSTARTED or name.startswith("events.out.tfevents.") for name in inside):
+            shutil.rmtree(folder)
+            for parent in folder.parents[:3]:  # runs/, <task_name>/ and logs/, where this was the only run
+                parent.rmdir()
+
+
 def how_to_go_on(folder: Path, overrides: Sequence[str]) -> str:
     """For a run that has been stopped: the command that resumes it, from the directory where it was started."""
     found = [path for path in (folder / "checkpoints" / name for name in ("last.ckpt", "best.ckpt")) if path.is_file()]
@@ -125,9 +137,7 @@ def disk_errors_explained(folder: Path) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        cause: BaseException | None = error
-        while cause is not None and not is_of_disk(cause, folder):
-            cause = cause.__cause__ or cause.__context__
+        cause = next((cause for cause in causes(error) if is_of_disk(cause, folder)), None)
         if isinstance(error, UserError) or not isinstance(cause, OSError):
             raise
         raise UserError(

@@ -20,7 +20,8 @@ from cifar_lightning import results
 from cifar_lightning.config import group_choices, instantiate, plain
 from cifar_lightning.console import adopt_lightning_loggers, silence
 from cifar_lightning.data.datamodule import CIFAR10DataModule
-from cifar_lightning.errors import UserError
+from cifar_lightning.errors import UserError, first_line
+from cifar_lightning.monitors import why_no_validation
 from cifar_lightning.reporting.files import write_text
 from cifar_lightning.runs import disk_errors_explained, how_to_go_on, resumed_config
 from cifar_lightning.training.checkpoint import read_checkpoint
@@ -78,7 +79,10 @@ def fit_and_test(config: DictConfig, overrides: list[str], show: bool, callbacks
 
     checkpoint = config.ckpt_path
     if config.train:
-        trainer.fit(classifier, datamodule=datamodule, ckpt_path=checkpoint, weights_only=True)
+        try:
+            trainer.fit(classifier, datamodule=datamodule, ckpt_path=checkpoint, weights_only=True)
+        except MisconfigurationException as error:
+            raise UserError(f"Lightning refuses this training: {first_line(error)}") from error
         checkpoint = best_checkpoint(trainer)
         # Lightning's average would, as it does to go on training, put the latest weights into its own place again.
         trainer.callbacks = [c for c in trainer.callbacks if not isinstance(c, EMAWeightAveraging)]  # type: ignore
@@ -120,7 +124,12 @@ def validate(
 
 
 def build_datamodule(config: DictConfig) -> CIFAR10DataModule:
-    transforms = [instantiate(plain(transform)) for transform in config.augmentation.transforms.values()]
+    transforms = []
+    for name, transform in config.augmentation.transforms.items():
+        try:
+            transforms.append(instantiate(plain(transform)))
+        except UserError as error:
+            raise UserError(f"augmentation.transforms.{name}: {error}") from error
     return CIFAR10DataModule(
         **plain(config.data), pipeline=config.augmentation.pipeline, transforms=transforms, seed=config.seed
     )
@@ -171,7 +180,7 @@ def build_trainer(
             enable_model_summary=False,  # config's callbacks say whether there is one
         )
     except (MisconfigurationException, ValueError, TypeError) as error:
-        raise UserError(f"trainer: {str(error).splitlines()[0]}") from error
+        raise UserError(f"trainer: {first_line(error)}") from error
     on_cpus = isinstance(trainer.strategy, ParallelStrategy) and trainer.strategy.root_device.type == "cpu"
     if config.trainer.sync_batchnorm and on_cpus:
         raise UserError(
@@ -190,7 +199,7 @@ def build_logger(config: DictConfig, settings: dict[str, Any]) -> Logger:
             settings["version"] = f"from_step_{step}"
     logger = instantiate(settings)
     if not isinstance(logger, Logger):
-        raise UserError(f"{settings.get('_target_')} makes no logger, but a {type(logger).__name__}")
+        raise UserError(f"{settings.get('_target_')}: expected a Lightning Logger, got {type(logger).__name__}")
     return logger
 
 
@@ -198,9 +207,9 @@ def build_callbacks(config: DictConfig, datamodule: CIFAR10DataModule) -> list[C
     built = {name: instantiate(plain(keys)) for name, keys in config.callbacks.items() if keys is not None}
     for name, callback in built.items():
         if not isinstance(callback, Callback):
-            raise UserError(f"callbacks.{name} is no callback: its _target_ made a {type(callback).__name__}")
+            raise UserError(f"callbacks.{name}: expected a Lightning Callback, got {type(callback).__name__}")
     callbacks = list(built.values())
-    if not datamodule.has_validation:  # nothing to choose a best checkpoint by
+    if not datamodule.has_validation or why_no_validation(config):  # nothing to choose a best checkpoint by
         callbacks = [c for c in callbacks if not (isinstance(c, ModelCheckpoint) and c.monitor)]
     if not config.logger:  # Lightning refuses the monitor without one
         callbacks = [c for c in callbacks if not isinstance(c, LearningRateMonitor)]

@@ -14,14 +14,15 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from cifar_lightning.config import compose, conf_dir, parse_overrides, plain
-from cifar_lightning.errors import UserError
+from cifar_lightning.errors import UserError, first_line
 from cifar_lightning.models.torchvision_families import NAMES
+from cifar_lightning.monitors import TRAINING_IMAGES, check_monitors, validation_images
 from cifar_lightning.rules import RULES
 
 ODD = (HydraException, OmegaConfBaseException, YAMLError, ValueError, TypeError, LookupError, RecursionError)
 SECRET = re.compile(r"(KEY|TOKEN|SECRET|PASS|PASSWORD|PASSWD|CREDENTIAL|AUTH|PRIVATE)S?(_|$)", re.IGNORECASE)
-# What can be split into a training and a validation part, known without reading it.
-TRAINING_IMAGES = {"cifar10": 50_000, "digits": 1_437}
+# Groups whose keys are those of whatever their `_target_` names.
+OWN_KEYS = ("model", "optimizer", "scheduler", "callbacks")
 
 
 def compose_checked(overrides: Sequence[str]) -> DictConfig:
@@ -74,12 +75,12 @@ def explain(error: Exception, overrides: Sequence[Override]) -> str:
                 group, name = override.key_or_group, str(override.value())
         return f"{group}={name}: there is no such choice{nearest(name, choices(group))}"
     if str(error).startswith("Ambiguous value"):
-        return f"{str(error).splitlines()[0]}: add -m for a sweep over the values, or write a list as key=[a,b]"
+        return f"{first_line(error)}: add -m for a sweep over the values, or write a list as key=[a,b]"
     unknown = re.search(r"Could not override '([^']+)'", str(error))
     if unknown:
         return unknown_key(unknown.group(1), overrides)
     if str(error).startswith("Error merging override") and error.__cause__:
-        return f"{error}: {str(error.__cause__).splitlines()[0]}"
+        return f"{error}: {first_line(error.__cause__)}"
     # Hydra wraps some errors, such as a config file's, in one without a text.
     return " ".join((str(error).strip() or str(error.__cause__)).split())
 
@@ -124,8 +125,19 @@ def all_keys(tree: Any, prefix: str = "") -> list[str]:
     return keys
 
 
+def check_deletions(overrides: Sequence[Override]) -> None:
+    """Raise UserError where a group or key is taken away that every run needs."""
+    for override in overrides:
+        key = override.key_or_group
+        if is_group(key) and (override.is_delete() or override.value() == []):
+            raise UserError(f"{override.input_line}: a run needs a choice of {key}{nearest('', choices(key))}")
+        if override.is_delete() and key in RULES and key.partition(".")[0] not in OWN_KEYS:
+            raise UserError(f"{override.input_line}: a run needs this key; give it a value instead")
+
+
 def check_values(config: DictConfig, overrides: Sequence[Override]) -> None:
     """Raise UserError for a value that its key does not admit, or that contradicts another."""
+    check_deletions(overrides)
     for key, rule in RULES.items():
         section, _, name = key.rpartition(".")
         node = OmegaConf.select(config, section) if section else config
@@ -134,12 +146,13 @@ def check_values(config: DictConfig, overrides: Sequence[Override]) -> None:
         try:
             value = plain(node[name])
         except OmegaConfBaseException as error:
-            raise UserError(f"{key}: {str(error).splitlines()[0]}") from None
+            raise UserError(f"{key}: {first_line(error)}") from None
         if not rule.admits(value):
             near = nearest(value, NAMES) if key == "model.name" and isinstance(value, str) else ""
             raise UserError(f"{key}={value}: must be {rule.words}{near}")
     check_types(config, overrides)
     check_split(config)
+    check_monitors(config)
     for name, keys in config.callbacks.items():
         if OmegaConf.is_dict(keys) and "_target_" not in keys:  # a recipe's, for a callback that was not chosen
             raise UserError(f"callbacks.{name} has settings and no _target_: drop it by callbacks.{name}=null")
@@ -158,10 +171,17 @@ def check_types(config: DictConfig, overrides: Sequence[Override]) -> None:
         key = override.key_or_group
         if override.is_add() or override.is_delete() or override.is_force_add() or key in RULES:
             continue
-        before, after = OmegaConf.select(original, key), OmegaConf.select(config, key)
+        before, after = value_at(original, key), value_at(config, key)
         if before is None or after is None or same_kind(before, after):
             continue
         raise UserError(f"{key}={override.value()}: must be {kind(before)}, like {plain(before)}")
+
+
+def value_at(config: DictConfig, key: str) -> Any:
+    try:
+        return OmegaConf.select(config, key)
+    except (OmegaConfBaseException, ValueError):  # a path that is known to a job only
+        return ""
 
 
 def kind(value: Any) -> str:
@@ -183,13 +203,8 @@ def check_split(config: DictConfig) -> None:
     data, total = config.data, TRAINING_IMAGES.get(config.data.name)
     if total is None:
         return
-    val = data.val_size if isinstance(data.val_size, int) else round(data.val_size * total)
+    val = validation_images(config, total)
     if val >= total:
         raise UserError(f"data.val_size={data.val_size}: {data.name} has only {total:,} training images")
     if data.batch_size > total - val:
-        raise UserError(f"data.batch_size={data.batch_size}: the training part has only {total - val:,} images")
-    if val == 0:
-        for key in ("callbacks.early_stopping.monitor", "scheduler.monitor"):
-            monitor = OmegaConf.select(config, key)
-            if monitor is not None and str(monitor).startswith("val/"):
-                raise UserError(f"{key}={monitor}: there is no validation part; set data.val_size above 0")
+        raise UserError(f"data.batch_size={data.batch_size}: the training split has only {total - val:,} images")

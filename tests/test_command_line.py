@@ -86,11 +86,21 @@ def test_a_gpu_that_is_not_there_is_one_clear_line(command):
     )
 
 
-def test_the_traceback_of_a_failed_run_is_in_its_log(command):
-    command(*QUICK, "model.dropout=2")
+def test_the_traceback_of_a_failed_run_is_in_its_log(command, monkeypatch):
+    Path("broken.py").write_text(
+        "import torch\n"
+        "class Net(torch.nn.Linear):\n"
+        "    def __init__(self, **keys): super().__init__(1, 1)\n"
+        "    def forward(self, images): raise RuntimeError('at the first step')\n"
+    )
+    monkeypatch.syspath_prepend(command.folder)
+    outcome = command(*QUICK, "model._target_=broken.Net", "callbacks.model_summary=null", "logger=none")
+    assert outcome.code == 1
     (folder,) = command.runs()
-    assert "Traceback (most recent call last)" in (folder / "cifar_lightning.log").read_text()
-    assert not (folder / "metrics.json").exists()
+    log = (folder / "cifar_lightning.log").read_text()
+    assert "Traceback" in log
+    assert "RuntimeError: at the first step" in log
+    assert outcome.err == f"error: RuntimeError: at the first step (traceback: {folder / 'cifar_lightning.log'})\n"
 
 
 @pytest.mark.parametrize(

@@ -77,11 +77,11 @@ def test_any_value_composes_or_is_refused_in_one_line(key, value):
 @pytest.mark.parametrize(
     ("typed", "message"),
     [
-        (["+callbacks.x._target_=os.getpid"], "callbacks.x is no callback: its _target_ made a int"),
+        (["+callbacks.x._target_=os.getpid"], "callbacks.x: expected a Lightning Callback, got int"),
         (["+callbacks.x._target_=os.no_such_thing"], "os.no_such_thing"),
         (["+callbacks.x._target_=os.system"], "can't build os.system"),
         (["+callbacks.x={a:1}"], "callbacks.x has settings and no _target_: drop it by callbacks.x=null"),
-        (["+logger.x._target_=os.getpid"], "os.getpid makes no logger, but a int"),
+        (["+logger.x._target_=os.getpid"], "os.getpid: expected a Lightning Logger, got int"),
         (["model._target_=os.getpid"], "os.getpid"),
         (["optimizer._target_=os.getpid"], "os.getpid"),
         (["scheduler._target_=os.getpid"], "os.getpid"),

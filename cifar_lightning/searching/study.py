@@ -17,7 +17,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from cifar_lightning import api
 from cifar_lightning.config import overridden
-from cifar_lightning.errors import UserError
+from cifar_lightning.errors import UserError, first_line
 from cifar_lightning.searching.best import differences, portable
 from cifar_lightning.searching.definition import Search
 from cifar_lightning.searching.space import Parameter, overrides, text
@@ -173,7 +173,7 @@ def objective(trial: optuna.Trial, search: Search) -> float:
         folder.mkdir(parents=True, exist_ok=True)
         with (folder / "cifar_lightning.log").open("a", encoding="utf-8") as file:
             traceback.print_exc(file=file)
-        reason = (str(error).strip() or "no message").splitlines()[0]
+        reason = first_line(error)
         trial.set_user_attr("reason", reason if isinstance(error, UserError) else f"{type(error).__name__}: {reason}")
         raise
     except BaseException as interruption:  # the one kind that Optuna records

@@ -13,9 +13,10 @@ from omegaconf import DictConfig, open_dict, read_write
 
 from cifar_lightning.config import quoted
 from cifar_lightning.console import log_traceback
-from cifar_lightning.errors import UserError
-from cifar_lightning.processes import processes_to_start, run_processes
+from cifar_lightning.errors import Interrupted, UserError, first_line
+from cifar_lightning.processes import processes_to_start, run_processes, started_from_outside
 from cifar_lightning.reporting.tables import duration, percent
+from cifar_lightning.runs import remove_unstarted
 from cifar_lightning.sweeps import folders, parallel, state
 from cifar_lightning.sweeps.resolvers import register
 
@@ -33,11 +34,19 @@ def job(config: DictConfig) -> Any:
     """
     hydra = HydraConfig.get()
     if hydra.mode != RunMode.MULTIRUN:
+        folder = Path(hydra.runtime.output_dir)
         try:
             return train(config).get(config.optimized_metric)
-        except Exception as error:
+        except UserError as error:
             failures.append(in_words(error))
-            return None
+            if not started_from_outside():  # else the command that has started this process removes it
+                remove_unstarted(folder)
+        except Exception as error:  # its traceback is in the folder's log
+            failures.append(in_words(error))
+        except Interrupted:
+            remove_unstarted(folder)
+            raise
+        return None
     alone = parallel.launcher_name(hydra.launcher) == "basic"
     with nullcontext() if alone else parallel.prefixed_output(f"[#{hydra.job.num}]"):
         try:
@@ -53,12 +62,16 @@ def in_words(error: Exception) -> str:
     log_file = log_traceback(error)
     if isinstance(error, UserError):
         return str(error)
-    reason = (str(error).strip() or "no message").splitlines()[0]
+    reason = first_line(error)
     return f"{type(error).__name__}: {reason} (traceback: {log_file})"
 
 
 def train(config: DictConfig, *, show: bool = True) -> dict[str, Any]:
     """Train here, or in several processes; what metrics.json holds."""
+    if config.trainer.accelerator not in ("auto", "cpu"):
+        from cifar_lightning.training.precision import resolve_accelerator
+
+        resolve_accelerator(config.trainer.accelerator)
     if config.ckpt_path is None and config.data.name == "cifar10":
         # Before torch is imported, so that who has no data need not wait for it; and once for all processes.
         from cifar_lightning.data.download import fetch_cifar10

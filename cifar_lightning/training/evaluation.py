@@ -12,7 +12,7 @@ from torch import Tensor
 from cifar_lightning.data.datamodule import CIFAR10DataModule
 from cifar_lightning.data.device_loader import EvaluationLoader
 from cifar_lightning.data.loader import Split
-from cifar_lightning.errors import UserError
+from cifar_lightning.errors import UserError, first_line
 from cifar_lightning.rules import PRECISIONS
 from cifar_lightning.training.classifier import ImageClassifier
 from cifar_lightning.training.precision import resolve_precision
@@ -65,7 +65,7 @@ def build_evaluator(config: dict[str, Any], accelerator: str = "auto", precision
             enable_model_summary=False,
         )
     except (MisconfigurationException, ValueError, TypeError) as error:
-        raise UserError(f"{str(error).splitlines()[0]} (precision=32-true works everywhere)") from error
+        raise UserError(f"{first_line(error)} (precision=32-true works everywhere)") from error
 
 
 def test_logits(trainer: L.Trainer, classifier: ImageClassifier, split: Split, batch_size: int, tta: str) -> Tensor:

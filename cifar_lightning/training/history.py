@@ -67,6 +67,8 @@ class History(Checkpoint):
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._clock, self._training = time.perf_counter(), True
+        if trainer.is_global_zero:
+            self.path.touch()  # from now on the run's folder is worth keeping
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._training = False

@@ -1,6 +1,7 @@
 """`trainer.precision=auto`: bfloat16 where the hardware computes in it natively."""
 
 import logging
+from importlib.util import find_spec
 
 import torch
 
@@ -21,6 +22,8 @@ def resolve_accelerator(accelerator: str) -> str:
         )
     if accelerator == "mps" and not mps:
         raise UserError("trainer.accelerator=mps: this machine has no Apple GPU; use trainer.accelerator=cpu or auto")
+    if accelerator == "tpu" and find_spec("torch_xla") is None:
+        raise UserError("trainer.accelerator=tpu needs the package torch_xla; use trainer.accelerator=cpu or auto")
     if accelerator in ("auto", "gpu", "cuda"):
         return "cuda" if cuda else "mps" if mps else "cpu"
     return accelerator

@@ -25,13 +25,11 @@ from cifar_lightning import models, training
 from cifar_lightning.config import plain
 from cifar_lightning.data import augmentation
 from cifar_lightning.errors import UserError
-from cifar_lightning.rules import RULES
+from cifar_lightning.rules import MOST_WORKERS, RULES
 from cifar_lightning.validation import check_values
 
 # A config is a handful of numbers; deeper nesting would be an attack on whatever walks through it.
 MAX_DEPTH = 8
-# Processes or workers: more than this on one machine would be an attack, too.
-MOST_PROCESSES = 256
 
 
 def _modules(package: ModuleType) -> tuple[str, ...]:
@@ -269,8 +267,8 @@ def _check_trainer(config: Mapping[str, Any]) -> None:
         "data.num_workers": config["data"].get("num_workers"),
     }
     for key, given in counts.items():
-        if _count(given) > MOST_PROCESSES:
-            raise UserError(f"its config asks for {key}={str(given)[:40]}: more than {MOST_PROCESSES} are refused")
+        if _count(given) > MOST_WORKERS:
+            raise UserError(f"its config asks for {key}={str(given)[:40]}: more than {MOST_WORKERS} are refused")
 
 
 def _count(given: Any) -> int:

@@ -1,0 +1,89 @@
+"""Whether what callbacks and schedules wait for will come: asked before a run, whichever way it is written."""
+
+import math
+from collections.abc import Iterator
+
+from omegaconf import DictConfig, OmegaConf
+
+from cifar_lightning.errors import UserError
+
+METRICS = ("train/loss", "train/acc", "val/loss", "val/acc")  # what ImageClassifier logs in training
+# What can be split into a training and a validation split, known without reading it.
+TRAINING_IMAGES = {"cifar10": 50_000, "digits": 1_437}
+
+
+def check_monitors(config: DictConfig) -> None:
+    """Raise UserError where a monitored metric does not exist, or comes later than it is looked for."""
+    trainer, batches = config.trainer, batches_per_epoch(config)
+    interval, by_epochs = trainer.val_check_interval, trainer.check_val_every_n_epoch is not None
+    longer_than_an_epoch = type(interval) is int and batches is not None and interval > batches
+    if longer_than_an_epoch and by_epochs:
+        raise UserError(
+            f"trainer.val_check_interval={interval}: an epoch has only {batches} batches; give a share of it, or count "
+            "over epochs with trainer.check_val_every_n_epoch=null"
+        )
+    if not by_epochs and type(interval) is not int:
+        raise UserError(
+            "trainer.check_val_every_n_epoch=null validates after a number of batches: give trainer.val_check_interval"
+        )
+    never = why_no_validation(config)
+    for key, monitor in monitors(config):
+        if monitor not in METRICS and only_our_metrics(config):
+            raise UserError(f"{key}={monitor}: there is no such metric; choose from {', '.join(METRICS)}")
+        if monitor.startswith("val/") and never:
+            raise UserError(f"{key}={monitor} needs a validation, and {never}")
+        if monitor.startswith("val/") and key == "scheduler.monitor" and longer_than_an_epoch:
+            raise UserError(
+                f"{key}={monitor} is looked at after each epoch of {batches} batches, and "
+                f"trainer.val_check_interval={interval} validates less often: monitor train/loss, or validate earlier"
+            )
+
+
+def why_no_validation(config: DictConfig) -> str | None:
+    """Why training takes place without any validation; None where there is one."""
+    trainer, every, epochs = config.trainer, config.trainer.check_val_every_n_epoch, config.trainer.max_epochs
+    if config.data.val_size == 0:
+        return "there is no validation split: set data.val_size above 0"
+    if trainer.limit_val_batches == 0:
+        return "trainer.limit_val_batches=0 leaves it out"
+    if every and epochs is not None and 0 < epochs < every:
+        return f"trainer.check_val_every_n_epoch={every} comes after trainer.max_epochs={epochs}"
+    batches = batches_per_epoch(config)
+    interval, in_all = trainer.val_check_interval, (epochs or 0) * (batches or 0)
+    if every is None and 0 < in_all < interval:
+        return f"trainer.val_check_interval={interval} comes after the last of {in_all} batches"
+    return None
+
+
+def monitors(config: DictConfig) -> Iterator[tuple[str, str]]:
+    """The keys that name a metric to wait for; a ModelCheckpoint is left out where there is no validation."""
+    for name, keys in config.callbacks.items():
+        checkpoint = OmegaConf.is_dict(keys) and str(keys.get("_target_")).endswith(".ModelCheckpoint")
+        if OmegaConf.is_dict(keys) and keys.get("monitor") and not (checkpoint and why_no_validation(config)):
+            yield f"callbacks.{name}.monitor", str(keys.monitor)
+    if monitor := OmegaConf.select(config, "scheduler.monitor"):
+        yield "scheduler.monitor", str(monitor)
+
+
+def only_our_metrics(config: DictConfig) -> bool:
+    """Whether no callback of the user's own could log others."""
+    targets = [str(keys.get("_target_")) for keys in config.callbacks.values() if OmegaConf.is_dict(keys)]
+    return all(target.startswith(("lightning.", "cifar_lightning.")) for target in targets)
+
+
+def validation_images(config: DictConfig, total: int) -> int:
+    size = config.data.val_size
+    return size if isinstance(size, int) else round(size * total)
+
+
+def batches_per_epoch(config: DictConfig) -> int | None:
+    """Training batches of an epoch in one process; None where that isn't known before the data are read."""
+    total, trainer = TRAINING_IMAGES.get(config.data.name), config.trainer
+    if total is None or trainer.devices != 1 or trainer.num_nodes != 1:
+        return None
+    share = (total - validation_images(config, total)) / config.data.batch_size
+    batches = math.floor(share) if config.data.drop_last else math.ceil(share)
+    limit = trainer.overfit_batches or trainer.limit_train_batches
+    if limit is None:
+        return batches
+    return min(batches, limit) if type(limit) is int else int(batches * limit)

@@ -92,7 +92,7 @@ def test_a_classifier_knows_its_run(classifier):
 
 def test_class_names_that_are_not_the_networks_are_noticed(tmp_path):
     path = write_checkpoint(tmp_path / "a.ckpt", class_names=("cat", "dog"))
-    with pytest.raises(UserError, match="10 numbers for 2 classes"):
+    with pytest.raises(UserError, match="10 outputs, but there are 2 class names"):
         load(path, accelerator="cpu").predict(IMAGES)
 
 

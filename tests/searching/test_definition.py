@@ -51,7 +51,7 @@ def read(folder, text, *typed, **settings):
         ),
         ("activation: {type: categorical, choices: [relu, tanhh]}", "activation=tanhh: .*did you mean tanh?"),
         ("data.batch_size: {type: int, low: 0, high: 64}", "data.batch_size=0: must be an integer of at least 1"),
-        ("data.batch_size: {type: int, low: 1, high: 4096}", "data.batch_size=4096: the training part has only"),
+        ("data.batch_size: {type: int, low: 1, high: 4096}", "data.batch_size=4096: the training split has only"),
         ("data.val_size: {type: float, low: 0.1, high: 0.5}", "data.val_size: can't be searched over"),
         ("test: {type: categorical, choices: [true, false]}", "test: can't be searched over"),
     ],

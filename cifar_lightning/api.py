@@ -154,7 +154,7 @@ def load(path: str | Path, *, accelerator: str = "auto", trusted: Sequence[str] 
     `load("best.ckpt").predict(["cat.jpg", "dog.png"]).names` is `["cat", "dog"]`, with luck. A run's folder stands for
     its best checkpoint.
 
-    Of what the file names only networks of this package and torch's own layers are built, and classes of the modules
+    Of what the file names only networks of this package and torch's activations are built, and classes of the modules
     that are `trusted` by name, such as "my_models".
     Raises UserError for a file that is no checkpoint, or is damaged or doctored.
     """

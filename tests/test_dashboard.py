@@ -64,10 +64,8 @@ def ask(logs, folders):
                 content = answer.read()
                 return json.loads(content) if "json" in answer.headers["Content-Type"] else content
 
-        deadline = time.monotonic() + 60
         # The last thing that a run writes.
         while len(sessions(get)) < len(folders) or len(get("data/plugin/images/tags")) < len(folders):
-            assert time.monotonic() < deadline, "TensorBoard has not read the runs"
             time.sleep(0.3)
         yield get
     finally:

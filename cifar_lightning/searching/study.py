@@ -35,6 +35,10 @@ def open_study(search: Search) -> optuna.Study:
     """
     optuna.logging.set_verbosity(optuna.logging.CRITICAL)  # trials are logged here, in a line each
     warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+    try:
+        make_url(search.storage or "sqlite://")
+    except (SQLAlchemyError, ValueError) as error:  # the address is not shown: it may hold a password
+        raise UserError(f"storage=…: {error}; write it like postgresql://USER:PASSWORD@HOST:5432/DB") from None
     search.folder.mkdir(parents=True, exist_ok=True)
     with FileLock(search.folder / ".lock"):  # two workers that make the same tables at once would fail
         study = optuna.create_study(
@@ -58,18 +62,11 @@ def storage(search: Search) -> optuna.storages.RDBStorage:
         return optuna.storages.RDBStorage(
             address, engine_kwargs=settings, heartbeat_interval=HEARTBEAT, grace_period=4 * HEARTBEAT
         )
-    except Exception as error:  # drivers raise anything, and a bad port is a ValueError
+    except Exception as error:  # drivers raise anything
         reason = " ".join(str(error.__cause__ or error).split(" (Background")[0].split())
         if isinstance(error, ImportError):
             reason += "; install the driver of this database, such as psycopg[binary] for PostgreSQL"
-        raise UserError(f"storage={_without_password(address)}: {reason}") from error
-
-
-def _without_password(address: str) -> str:
-    try:
-        return make_url(address).render_as_string(hide_password=True)
-    except (SQLAlchemyError, ValueError):
-        return "…"
+        raise UserError(f"storage={make_url(address).render_as_string(hide_password=True)}: {reason}") from error
 
 
 def pruner(search: Search) -> optuna.pruners.BasePruner:

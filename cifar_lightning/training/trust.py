@@ -54,6 +54,14 @@ def _is_transform(thing: Any) -> bool:
     return _is_a(nn.Module)(thing) or hasattr(thing, "draw") or thing is AutoAugmentPolicy
 
 
+def _is_network(thing: Any) -> bool:
+    # Of torch's own layers the activations alone: nn.Upsample, for one, could make gigabytes of any image.
+    home = getattr(thing, "__module__", "")
+    return _is_a(nn.Module)(thing) and (
+        not home.startswith("torch.") or home == "torch.nn.modules.activation" or thing is nn.Identity
+    )
+
+
 def _is_a(base: type) -> Callable[[Any], bool]:
     return lambda thing: isinstance(thing, type) and issubclass(thing, base)
 
@@ -61,8 +69,8 @@ def _is_a(base: type) -> Callable[[Any], bool]:
 OURS = _modules(training)
 # For each group whose targets are built: the modules whose own classes or functions may be, and of which kind.
 ADMITTED: dict[str, tuple[tuple[str, ...], Callable[[Any], bool]]] = {
-    "model": (("torch.nn", *_modules(models)), _is_a(nn.Module)),
-    "activation": (("torch.nn", *_modules(models)), _is_a(nn.Module)),
+    "model": (("torch.nn", *_modules(models)), _is_network),
+    "activation": (("torch.nn", *_modules(models)), _is_network),
     "optimizer": (("torch.optim", *OURS), _is_a(Optimizer)),
     "scheduler": (OURS, _is_schedule),
     "augmentation": (
@@ -124,8 +132,8 @@ def admitted(config: Any, trusted: Sequence[str] = (), group: str = "model", dep
 
 def _refusal(target: Any, group: str) -> str:
     known = {
-        "model": "neither a network of this package nor a layer of torch.nn",
-        "activation": "no layer of torch.nn",
+        "model": "neither a network of this package nor an activation of torch.nn",
+        "activation": "no activation of torch.nn",
         "optimizer": "no optimizer of torch.optim or this package",
         "scheduler": "no schedule of this package",
         "augmentation": "no augmentation of this package or torchvision.transforms.v2",

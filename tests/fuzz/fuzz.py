@@ -36,7 +36,7 @@ from cifar_lightning.data.pickles import parse_batch
 from cifar_lightning.errors import UserError
 from cifar_lightning.training.loading import load_classifier
 
-MOST_SECONDS = 5.0  # for one file, on a busy core
+MOST_SECONDS = 20.0  # of CPU time for one file: what takes that long would not end
 # More than before the first file. An image of the largest size that is read, as a damaged header may claim, takes 400
 # MB, and twice that while it is converted.
 MOST_MEMORY = 1 << 30
@@ -181,7 +181,7 @@ def fuzz(kind: Kind, folder: Path, *, seed: int = 0, files: int | None = None, s
     for number in counted(seed, files):
         rng = random.Random(number)
         content = damaged(rng.choice(seeds), rng)
-        began = time.monotonic()
+        began = time.process_time()
         try:
             kind.attempt(content, work)
             read, answer = read + 1, ""
@@ -191,7 +191,7 @@ def fuzz(kind: Kind, folder: Path, *, seed: int = 0, files: int | None = None, s
             (folder / "failed").write_bytes(content)
             raise AssertionError(f"seed {number}: {type(error).__name__}: {error} ({folder / 'failed'})") from error
         assert "\n" not in answer, f"seed {number}: more than one line: {answer}"
-        assert time.monotonic() - began < MOST_SECONDS, f"seed {number}: {time.monotonic() - began:.1f} s"
+        assert time.process_time() - began < MOST_SECONDS, f"seed {number}: {time.process_time() - began:.1f} s"
         assert peak_memory() - memory < MOST_MEMORY, f"seed {number}: {(peak_memory() - memory) >> 20} MiB"
         assert not list(work.iterdir()), f"seed {number}: left {list(work.iterdir())}"
         if time.monotonic() > end:

@@ -93,6 +93,8 @@ def test_layers_of_torch_and_networks_of_this_package_may_be_built(target):
         "torch.nn.modules.linear.torch.hub.load",
         "torch.nn.DataParallel.module",
         "torch.nn.Linear.forward",
+        "torch.nn.Upsample",
+        "torch.nn.LazyLinear",
         "torch.nn.Parameter",
         "torch.nnn.ReLU",
         "torch.nn.",
@@ -212,6 +214,17 @@ DAMAGE = {
     "a layer for a network": lambda c: c["cifar_lightning"]["config"].update(model={"_target_": "torch.nn.LazyLinear"}),
     "a tensor as a setting": lambda c: c["cifar_lightning"]["config"]["model"].update(dropout=torch.zeros(1)),
     "a missing value": lambda c: c["cifar_lightning"]["config"]["model"].update(init="???"),
+    "thousands of layers": lambda c: c["cifar_lightning"]["config"].update(
+        model={"_target_": "cifar_lightning.models.wide_resnet.WideResNet", "depth": 60_004}
+    ),
+    "images of gigabytes": lambda c: c["cifar_lightning"]["config"]["model"].update(image_size=100_000),
+    "a layer that enlarges images": lambda c: c["cifar_lightning"]["config"]["model"].update(
+        activation={"_target_": "torch.nn.Upsample", "scale_factor": 1_000}
+    ),
+    "padding without end": lambda c: c["cifar_lightning"]["config"]["model"].update(
+        activation={"_target_": "torch.nn.ZeroPad2d", "padding": 100_000}
+    ),
+    "names that are double": lambda c: c["cifar_lightning"].update(class_names=["a"] * 10),
     "a weight less": lambda c: c["state_dict"].popitem(),
     "a weight more": lambda c: c["state_dict"].update(other=torch.zeros(1)),
     "another shape": lambda c: c["state_dict"].update({"network.features.0.weight": torch.zeros(1)}),

@@ -202,11 +202,11 @@ def test_the_report_of_a_real_run_and_of_a_real_sweep_holds_their_results(folder
     for folder in folders.values():
         page = tmp_path / "run.html"
         assert report.main([str(folder), "--out", str(page)]) == 0
-        assert percent(metrics(folder)["test/acc"]) in page.read_text()
+        assert percent(metrics(folder)["test/acc"]) in page.read_text().replace("\N{NO-BREAK SPACE}", " ")
         assert page.read_text().count("<img ") == 5
     sweep = next(folder.parent for run, folder in folders.items() if "multiruns" in run)
     assert report.main([str(sweep), "--out", str(tmp_path / "sweep.html")]) == 0
-    text = (tmp_path / "sweep.html").read_text()
+    text = (tmp_path / "sweep.html").read_text().replace("\N{NO-BREAK SPACE}", " ")
     assert "Sweep over activation" in text
     for run, folder in folders.items():
         assert (percent(metrics(folder)["val/acc"]) in text) == ("multiruns" in run)

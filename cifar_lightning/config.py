@@ -10,7 +10,7 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import hydra
 from hydra.core.global_hydra import GlobalHydra
@@ -78,10 +78,16 @@ def forget_folders() -> None:
     start_time.cache_clear()
 
 
+def best_is(metric: str) -> Literal["min", "max"]:
+    """Whether a lower or a higher value of this metric is better."""
+    return "min" if any(word in metric.lower() for word in ("loss", "err")) else "max"
+
+
 def register_resolvers() -> None:
-    """Make `${run_folder:…}` and `${overridden:…}` known to OmegaConf."""
+    """Make `${run_folder:…}`, `${overridden:…}` and `${best_is:…}` known to OmegaConf."""
     # Cached, because Hydra resolves hydra.run.dir more than once and hands the cache on to the jobs of a sweep.
     OmegaConf.register_new_resolver("run_folder", run_folder, use_cache=True, replace=True)
+    OmegaConf.register_new_resolver("best_is", best_is, replace=True)
     OmegaConf.register_new_resolver("overridden", overridden, replace=True)
 
 

@@ -9,7 +9,14 @@ from typing import Any
 
 import lightning as L
 import torch
-from lightning.pytorch.callbacks import Callback, EMAWeightAveraging, LearningRateMonitor, ModelCheckpoint
+from lightning.pytorch.callbacks import (
+    Callback,
+    EMAWeightAveraging,
+    LearningRateMonitor,
+    ModelCheckpoint,
+    ProgressBar,
+    WeightAveraging,
+)
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.strategies import ParallelStrategy
 from lightning.pytorch.utilities import rank_zero_only
@@ -24,6 +31,7 @@ from cifar_lightning.errors import UserError, first_line
 from cifar_lightning.monitors import why_no_validation
 from cifar_lightning.reporting.files import write_text
 from cifar_lightning.runs import disk_errors_explained, how_to_go_on, resumed_config
+from cifar_lightning.training.callbacks import check_callbacks
 from cifar_lightning.training.checkpoint import read_checkpoint
 from cifar_lightning.training.classifier import ImageClassifier
 from cifar_lightning.training.history import History
@@ -33,7 +41,6 @@ from cifar_lightning.training.loading import saved_config
 from cifar_lightning.training.memory import keep_freed_memory
 from cifar_lightning.training.precision import resolve_precision
 from cifar_lightning.training.profiling import NoProfiler
-from cifar_lightning.training.progress import ProgressBar
 from cifar_lightning.training.time_limit import TimeLimit
 from cifar_lightning.training.trust import check_resumable
 
@@ -85,8 +92,8 @@ def fit_and_test(config: DictConfig, overrides: list[str], show: bool, callbacks
             raise UserError(f"Lightning refuses this training: {first_line(error)}") from error
         checkpoint = best_checkpoint(trainer)
         # Lightning's average would, as it does to go on training, put the latest weights into its own place again.
-        trainer.callbacks = [c for c in trainer.callbacks if not isinstance(c, EMAWeightAveraging)]  # type: ignore
-        validation = history.validation(best=checkpoint is not None and Path(checkpoint).stem == "best")
+        trainer.callbacks = [c for c in trainer.callbacks if not isinstance(c, WeightAveraging)]  # type: ignore
+        validation = recorded_validation(classifier, checkpoint)
     else:
         validation = validate(trainer, classifier, datamodule, checkpoint)
     if config.test:
@@ -112,6 +119,20 @@ def prepared(config: DictConfig, overrides: list[str]) -> DictConfig:
         with open_dict(config):
             config.choices = group_choices()
     return config
+
+
+def recorded_validation(classifier: ImageClassifier, checkpoint: str | None) -> dict[str, float | None]:
+    """val/acc and val/loss of the very weights that are tested, and their epoch; None where no validation saw them."""
+    if checkpoint is None:  # those in memory
+        step, validated, epoch = classifier.trainer.global_step, classifier.val_step, classifier.trainer.current_epoch
+        means = {name: mean.item() for name, mean in classifier.val_means.items()}
+    else:
+        saved = read_checkpoint(checkpoint)
+        resume = saved["cifar_lightning"]["resume"]
+        step, validated, epoch = saved["global_step"], resume.get("val_step"), saved["epoch"] + 1
+        means = resume["val_means"]
+    figures = {name: means.get(name) if validated == step else None for name in ("val/acc", "val/loss")}
+    return {**figures, "checkpoint_epoch": epoch}
 
 
 def validate(
@@ -157,6 +178,7 @@ def build_trainer(
 ) -> L.Trainer:
     """Lightning's Trainer with the config's callbacks and loggers. Raises UserError for what it refuses."""
     callbacks = [history, *build_callbacks(config, datamodule), *more_callbacks]
+    check_callbacks(callbacks, config)
     loggers = [build_logger(config, plain(logger)) for logger in config.logger.values() if logger is not None]
     settings = plain(config.trainer)
     settings["plugins"] = [*settings.get("plugins", []), WholeFiles()]

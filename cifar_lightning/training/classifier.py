@@ -14,7 +14,7 @@ from cifar_lightning.errors import UserError
 from cifar_lightning.training import resuming
 from cifar_lightning.training.memory_format import memory_format
 from cifar_lightning.training.metrics import Sums, check_outputs, test_metrics
-from cifar_lightning.training.optimizers import build_optimizer
+from cifar_lightning.training.optimizers import FLATTENING, build_optimizer
 from cifar_lightning.training.schedules import build_schedule
 from cifar_lightning.training.tta import averaged_logits
 
@@ -52,7 +52,8 @@ class ImageClassifier(L.LightningModule):
         channels_last: bool = True,
     ) -> None:
         super().__init__()
-        self.memory_format = memory_format(network, channels_last)
+        flattens = str(optimizer["_target_"]).endswith(FLATTENING)
+        self.memory_format = memory_format(network, channels_last and not flattens)
         self.network = network.to(memory_format=self.memory_format)
         self.optimizer_config, self.scheduler_config = dict(optimizer), dict(scheduler)
         self.label_smoothing, self.loss_reduction, self.test_tta = label_smoothing, loss_reduction, test_tta
@@ -66,6 +67,7 @@ class ImageClassifier(L.LightningModule):
         self.images_trained = 0  # by this process
         self.val_sums: Sums | None = None  # while a validation goes on
         self.val_means: dict[str, Tensor] = {}  # of the latest validation
+        self.val_step: int | None = None  # the step that it came after
         self.test_logits = torch.empty(0, len(class_names))  # filled by a test
         self.plain_test_logits = self.test_logits  # without test-time augmentation
         self.test_labels = torch.empty(0, dtype=torch.int64)
@@ -112,7 +114,8 @@ class ImageClassifier(L.LightningModule):
             self.network.initialize_from(self.normalized(images[:INITIALIZED_FROM]))  # type: ignore[operator]
 
     def on_train_start(self) -> None:
-        self.train_sums, self.val_means, self.val_sums = Sums(self.device), {}, None
+        self.train_sums, self.val_sums = Sums(self.device), None
+        self.val_means, self.val_step = {}, None
         if self._resume is not None:
             resuming.restore(self, self._resume)
             self._resume = None
@@ -139,7 +142,7 @@ class ImageClassifier(L.LightningModule):
             self._write({"train/loss_step": mean}, self.trainer.global_step)
         if self.trainer.world_size > 1 and self.trainer.is_last_batch and self.loss_reduction == "mean":
             loss = loss * self._process_weight(len(batch[1]))
-        return loss
+        return loss * self._group_weight(batch_idx)
 
     def batch_loss(self, batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
         """What the optimizer gets, and the mean over the batch, which is counted with the right answers."""
@@ -166,6 +169,14 @@ class ImageClassifier(L.LightningModule):
         """Makes the mean over processes the mean over images, where the last batch is not shared out evenly."""
         mean = self.trainer.strategy.reduce(torch.tensor(float(images), device=self.device), reduce_op="mean")
         return images / mean
+
+    def _group_weight(self, batch_idx: int) -> float:
+        """Makes the mean of an epoch's last, smaller group of accumulated batches theirs: Lightning divides by all."""
+        full, batches = self.trainer.accumulate_grad_batches, self.trainer.num_training_batches
+        if full == 1 or math.isinf(batches):
+            return 1
+        left = int(batches) % full
+        return full / left if batch_idx >= batches - left else 1
 
     def on_train_epoch_end(self) -> None:
         means = self._means("train", self.train_sums)
@@ -232,7 +243,7 @@ class ImageClassifier(L.LightningModule):
         assert self.val_sums is not None
         means, self.val_sums = self._means("val", self.val_sums), None
         if not self.trainer.sanity_checking:
-            self.val_means = means
+            self.val_means, self.val_step = means, self.trainer.global_step
         self.log_dict(means, prog_bar=True, sync_dist=True)
 
     def on_test_epoch_start(self) -> None:

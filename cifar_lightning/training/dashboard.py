@@ -30,6 +30,8 @@ class TensorBoardLogger(loggers.TensorBoardLogger):
 class Dashboard(Callback):
     """Adds the chart layout, the network's graph and a grid of `examples` augmented training images."""
 
+    may_miss_steps = True
+
     def __init__(self, examples: int = 40) -> None:
         self.examples = examples
 

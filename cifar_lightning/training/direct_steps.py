@@ -5,10 +5,16 @@ import time
 from typing import Any
 
 import lightning as L
-from lightning.pytorch.callbacks import Callback, LearningRateMonitor, ModelCheckpoint
+from lightning.pytorch.callbacks import (
+    Callback,
+    EarlyStopping,
+    LearningRateMonitor,
+    ModelCheckpoint,
+    ModelSummary,
+    RichModelSummary,
+)
 from lightning.pytorch.profilers import PassThroughProfiler
 from lightning.pytorch.strategies import SingleDeviceStrategy
-from lightning.pytorch.utilities.model_helpers import is_overridden
 from torch import Tensor
 
 from cifar_lightning.data.loader import Batch, TrainingLoader
@@ -16,14 +22,8 @@ from cifar_lightning.errors import UserError
 from cifar_lightning.training.classifier import ImageClassifier
 from cifar_lightning.training.profiling import NoProfiler
 
-STEP_HOOKS = (
-    "on_train_batch_start",
-    "on_train_batch_end",
-    "on_before_zero_grad",
-    "on_before_backward",
-    "on_after_backward",
-    "on_before_optimizer_step",
-)
+# Lightning's callbacks that do nothing at a step but what `unseen_steps` lets them see, and change nothing in a step.
+INDIFFERENT = {EarlyStopping, LearningRateMonitor, ModelCheckpoint, ModelSummary, RichModelSummary}
 
 
 class DirectSteps(Callback):
@@ -31,8 +31,9 @@ class DirectSteps(Callback):
 
     Lightning asks the loader for its next batch; the loader offers each one here first (`TrainingLoader.take`), and
     Lightning's counters are put forward as if it had seen it. It does see the first and the last step of an epoch, each
-    that it logs at, validates after or ends at, and all of them where that matters (`can_miss_steps`). A callback with
-    hooks around a step that can do with the steps that Lightning sees says so by `may_miss_steps = True`.
+    that it logs at, validates after or ends at, and all of them where that may matter (`can_miss_steps`): with any
+    callback that is not known to be indifferent. A class of callbacks that changes nothing in a training step and can
+    do with the steps that Lightning sees says so by `may_miss_steps = True`, for itself and not for its subclasses.
     """
 
     may_miss_steps = True
@@ -49,24 +50,26 @@ class DirectSteps(Callback):
         self._free = self._taken = 0
         loader = trainer.train_dataloader
         # Not a class made from ours, whose step may be another.
-        if isinstance(loader, TrainingLoader) and type(pl_module) is ImageClassifier and can_miss_steps(trainer):
-            step = DirectStep(trainer, pl_module)
-            loader.take = lambda batch: self._take(trainer, step, batch)
+        if isinstance(loader, TrainingLoader) and type(pl_module) is ImageClassifier:
+            loader.take = lambda batch: self._take(trainer, pl_module, batch)
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        self._seen, self._free = time.perf_counter(), unseen_steps(trainer)
+        # Asked after each step that is seen, an epoch's first among them: callbacks and settings may have changed.
+        self._seen, self._free = time.perf_counter(), unseen_steps(trainer) if can_miss_steps(trainer) else 0
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
         self._count(trainer)
 
-    def _take(self, trainer: L.Trainer, step: "DirectStep", batch: Batch) -> bool:
+    def _take(self, trainer: L.Trainer, module: ImageClassifier, batch: Batch) -> bool:
         """Train on the loader's next batch; False where Lightning has to."""
         if self._taken >= self._free or time.perf_counter() - self._seen >= self.seconds:
             self._count(trainer)
             return False
-        step(batch)
+        if not self._taken:
+            self._step = DirectStep(trainer, module)
+        self._step(batch)
         self._taken += 1
         return True
 
@@ -117,11 +120,9 @@ def can_miss_steps(trainer: L.Trainer) -> bool:
 
 
 def _may_miss_steps(callback: Callback) -> bool:
-    if getattr(callback, "may_miss_steps", False) or type(callback) is LearningRateMonitor:
-        return True
-    if isinstance(callback, ModelCheckpoint):
-        return not callback._every_n_train_steps
-    return not any(is_overridden(hook, callback, parent=Callback) for hook in STEP_HOOKS)
+    if type(callback) is ModelCheckpoint and (callback._every_n_train_steps or callback._train_time_interval):
+        return False
+    return type(callback) in INDIFFERENT or vars(type(callback)).get("may_miss_steps", False)
 
 
 def unseen_steps(trainer: L.Trainer) -> int:

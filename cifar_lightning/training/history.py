@@ -39,14 +39,6 @@ class History(Checkpoint):
     def images_per_second(self) -> float | None:
         return self.images / self.training_seconds if self.training_seconds else None
 
-    def validation(self, *, best: bool) -> dict[str, float | None]:
-        """val/acc and val/loss of the epoch with the highest val/acc (the first of equals), or of the last epoch."""
-        rows = [row for row in self.rows if row["val/acc"] is not None]
-        if not rows:
-            return {"val/acc": None, "val/loss": None}
-        row = max(rows, key=lambda row: row["val/acc"]) if best else rows[-1]
-        return {"val/acc": row["val/acc"], "val/loss": row["val/loss"]}
-
     def state_dict(self) -> dict[str, Any]:
         # An interrupted validation is repeated, so it is not counted.
         elapsed = time.perf_counter() - self._clock if self._training else 0.0

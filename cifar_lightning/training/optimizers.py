@@ -11,6 +11,12 @@ from cifar_lightning.config import instantiate
 from cifar_lightning.errors import UserError
 
 OURS = ("decay_norms_and_biases", "groups", "name")
+FLATTENING = ".LBFGS"  # views gradients as vectors, which channels_last weights do not allow
+# What torch's classes ask of a network that those here don't give: its own words come late, or name no way out.
+REFUSED = {
+    "torch.optim.Muon": "it takes matrices only; use optimizer=muon, which trains convolutions, too",
+    "torch.optim.SparseAdam": "it takes sparse gradients only, which no network here has; use optimizer=adam",
+}
 FUSED_DEVICES = {"cpu", "cuda", "mps"}
 
 
@@ -21,6 +27,8 @@ def build_optimizer(network: nn.Module, optimizer: Mapping[str, Any], *, allow_f
     `name`, which the config made `_target_` of. One fused kernel does the step where class and device have one and
     `fused` is not given; `allow_fused=False` is for callers that need the gradients unscaled before the step.
     """
+    if why := REFUSED.get(optimizer["_target_"]):
+        raise UserError(f"optimizer ({optimizer['_target_']}): {why}")
     keys = {key: value for key, value in optimizer.items() if key not in OURS}
     factory = instantiate({**keys, "_partial_": True})
     accepted = inspect.signature(factory.func).parameters

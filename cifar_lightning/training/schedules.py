@@ -20,7 +20,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LinearLR, OneCycleLR, ReduceLROnPlateau
 
-from cifar_lightning.config import instantiate
+from cifar_lightning.config import best_is, instantiate
 from cifar_lightning.errors import UserError
 
 Factor = Callable[[int, float], float]  # of the learning rate, in step n of so many
@@ -161,14 +161,13 @@ def plateau(
     _refuse_own_epochs("plateau", optimizer)
     if monitor not in MONITORS:
         raise UserError(f"scheduler.monitor={monitor}: choose one of {', '.join(MONITORS)}")
-    mode: Literal["min", "max"] = "max" if monitor.endswith("acc") else "min"
     schedulers: Schedulers = []
     if warmup := _warmup(warmup_epochs, "step", steps_per_epoch):
         # Not a closed form: it must leave the learning rate alone once the plateau's is the one that counts.
         rise = LinearLR(optimizer, start_factor=1 / (warmup + 1), total_iters=warmup)
         schedulers.append({"scheduler": rise, "interval": "step", "name": "warmup"})
     falls = ReduceLROnPlateau(
-        optimizer, mode=mode, factor=factor, patience=patience, threshold=threshold, min_lr=min_lr
+        optimizer, mode=best_is(monitor), factor=factor, patience=patience, threshold=threshold, min_lr=min_lr
     )
     return [*schedulers, {"scheduler": falls, "interval": "epoch", "monitor": monitor, "name": "lr"}]
 

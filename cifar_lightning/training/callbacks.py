@@ -1,0 +1,36 @@
+"""Which of Lightning's callbacks can't do here what they are for, and what to use instead."""
+
+from collections.abc import Iterable
+
+from lightning.pytorch import callbacks as lightning
+from lightning.pytorch.callbacks import Callback
+from omegaconf import DictConfig
+
+from cifar_lightning.errors import UserError
+
+REFUSED: dict[type[Callback], str] = {
+    lightning.StochasticWeightAveraging: "its average is set after the last checkpoint, so that other weights would be "
+    "saved and tested; use ema_decay=0.999, or lightning.pytorch.callbacks.WeightAveraging",
+    lightning.BatchSizeFinder: "the batch size belongs to the experiment; set data.batch_size",
+    lightning.LearningRateFinder: "the learning rate belongs to the experiment; set optimizer.lr, or search for it",
+    lightning.BackboneFinetuning: "the networks here have no attribute 'backbone'; use model.freeze, or "
+    "optimizer.groups for learning rates of parts",
+    lightning.SpikeDetection: "it does not run with this version of Lightning; callbacks.finite_loss ends a run whose "
+    "loss is NaN or infinite",
+}
+ABSTRACT = (lightning.BaseFinetuning,)
+
+
+def check_callbacks(callbacks: Iterable[Callback], config: DictConfig) -> None:
+    """Raises UserError for a callback that would fail in mid-training, or whose result would be lost."""
+    for callback in callbacks:
+        name = type(callback).__name__
+        for refused, why in REFUSED.items():
+            if isinstance(callback, refused):
+                raise UserError(f"{name}: {why}")
+        if type(callback) in ABSTRACT:
+            raise UserError(f"{name}: it is a base class; name a class made from it")
+        if isinstance(callback, lightning.ModelPruning) and config.channels_last:
+            raise UserError(f"{name}: it views weights as vectors, which needs channels_last=false")
+        if isinstance(callback, lightning.DeviceStatsMonitor) and not config.logger:
+            raise UserError(f"{name}: it needs a logger to write to, such as logger=csv")

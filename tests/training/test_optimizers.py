@@ -156,7 +156,7 @@ def test_nothing_left_to_train_is_refused():
     [
         ({"_target_": "torch.optim.SGD", "lr": -1.0}, "Invalid learning rate: -1"),
         ({"_target_": "torch.optim.SGD", "lr": 0.1, "lrr": 1}, "lrr"),
-        ({"_target_": "torch.optim.Muon", "lr": 0.1}, "2D"),
+        ({"_target_": "torch.optim.Muon", "lr": 0.1}, "matrices only; use optimizer=muon"),
         ({"_target_": "torch.optim.Adamm", "lr": 0.1}, "Adamm"),
     ],
 )

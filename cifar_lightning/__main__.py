@@ -7,6 +7,7 @@ import os
 import re
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 import hydra
 from hydra._internal.utils import get_args_parser
@@ -17,8 +18,15 @@ from cifar_lightning.completion import check_request, complete_sub_folders
 from cifar_lightning.config import conf_dir, forget_folders, quoted
 from cifar_lightning.console import open_streams, say
 from cifar_lightning.errors import Interrupted, UserError, causes
-from cifar_lightning.processes import check_folder, end_with_the_command, leave_group, report
-from cifar_lightning.runs import checkpoint_to_resume, folder_of
+from cifar_lightning.processes import (
+    check_folder,
+    end_with_the_command,
+    leave_group,
+    leave_slurm,
+    report,
+    started_from_outside,
+)
+from cifar_lightning.runs import check_owner, checkpoint_to_resume, folder_of
 from cifar_lightning.sweeps import command as sweep
 from cifar_lightning.sweeps.job import failures, job
 from cifar_lightning.usage import usage
@@ -32,6 +40,7 @@ def main() -> None:
     """The console command; where something is wrong it ends with `error: …` on standard error and exit code 1."""
     open_streams()
     end_with_the_command()
+    leave_slurm()
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises instead of printing a traceback of its own
     os.environ["OC_CAUSE"] = "1"  # OmegaConf tells the cause of an error
     forget_folders()
@@ -93,13 +102,15 @@ def checked_arguments(arguments: Sequence[str]) -> list[str]:
     if args.multirun:
         return sweep.checked(arguments, args)
     config = compose_checked([*args.overrides, *sweep.searchpath(args)])
-    typed = list(arguments)
+    typed, checkpoint = list(arguments), None
+    folder = Path(config.hydra.run.dir) if any(o.startswith("hydra.run.dir=") for o in args.overrides) else None
     if config.ckpt_path is not None:
         checkpoint = checkpoint_to_resume(config)
         typed.append(f"ckpt_path={quoted(checkpoint)}")
-        folder = folder_of(checkpoint)
-        if folder and config.train and not any(o.startswith("hydra.run.dir=") for o in args.overrides):
+        if folder is None and config.train and (folder := folder_of(checkpoint)):
             typed.append(f"hydra.run.dir={quoted(folder)}")
+    if folder is not None and not started_from_outside():
+        check_owner(folder, checkpoint if config.train else None)
     check_folder(config.trainer, typed)
     return typed
 

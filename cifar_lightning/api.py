@@ -4,7 +4,7 @@ import copy
 import logging
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
@@ -15,7 +15,6 @@ from hydra.errors import OverrideParseException
 from lightning.pytorch.callbacks import Callback
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from cifar_lightning.arguments import checkpoint_file
 from cifar_lightning.config import forget_folders, overridden, parse_overrides, plain, quoted, run_folder
 from cifar_lightning.console import say
 from cifar_lightning.data.datamodule import CIFAR10DataModule
@@ -23,7 +22,15 @@ from cifar_lightning.errors import Interrupted, UserError
 from cifar_lightning.processes import processes_to_start
 from cifar_lightning.reporting.files import read_csv
 from cifar_lightning.reporting.summary import Run, Summary, summarize
-from cifar_lightning.runs import checkpoint_to_resume, folder_of
+from cifar_lightning.runs import (
+    check_owner,
+    checkpoint_file,
+    checkpoint_to_resume,
+    claim,
+    folder_of,
+    owned,
+    remove_unstarted,
+)
 from cifar_lightning.summarize import write as write_summary
 from cifar_lightning.sweeps import state
 from cifar_lightning.sweeps.command import expand
@@ -82,6 +89,11 @@ def train(config: DictConfig, *, quiet: bool = False, callbacks: Sequence[Callba
     Prints a line an epoch if not `quiet`. `callbacks` are Lightning's, beside those of the config.
     Raises UserError for whatever the person can mend, KeyboardInterrupt where it is interrupted.
     """
+    return _train(config, quiet, callbacks)
+
+
+def _train(config: DictConfig, quiet: bool, callbacks: Sequence[Callback] = (), *, claimed: bool = False) -> Result:
+    """`train`; claimed: the run's folder is this process's already, as that of a sweep's job."""
     if "overrides" not in config:
         raise UserError("train takes a config that cifar_lightning.api.compose has made")
     if processes_to_start(config.trainer):
@@ -90,10 +102,14 @@ def train(config: DictConfig, *, quiet: bool = False, callbacks: Sequence[Callba
     OmegaConf.set_readonly(config, False)
     with open_dict(config):
         overrides = config.pop("overrides")
-    folder = _choose_folder(config, overrides)
-    with _logging(folder, quiet):
+    folder = _choose_folder(config, overrides, claimed)
+    with nullcontext() if claimed else owned(folder), _logging(folder, quiet):
         try:
             metrics = run(config, list(overrides), show=False, callbacks=callbacks)
+        except UserError:
+            if not claimed:
+                remove_unstarted(folder)
+            raise
         except Interrupted as ending:  # a notebook goes on after it
             raise KeyboardInterrupt(str(ending)) from None
     return _result(folder, metrics)
@@ -180,7 +196,7 @@ def _finished_or_trained(job: Sequence[str], sweep: Path, swept: Sequence[str]) 
     folder = sweep / folder_for(sweep, job_name(job, swept), config)
     with _explained():
         folder.mkdir(parents=True, exist_ok=True)
-    with state.claim(folder) as free:
+    with claim(folder) as free:
         if not free:
             raise UserError(f"{folder}: another process is running it")
         identify(folder, config)
@@ -188,18 +204,20 @@ def _finished_or_trained(job: Sequence[str], sweep: Path, swept: Sequence[str]) 
         if metrics is None:
             last = folder / "checkpoints" / "last.ckpt"
             more = [f"ckpt_path={quoted(last)}"] if last.is_file() and config.train and not config.ckpt_path else []
-            metrics = train(compose([*job, *more], output_dir=folder), quiet=True).metrics
+            metrics = _train(compose([*job, *more], output_dir=folder), quiet=True, claimed=True).metrics
         state.forget_failure(folder)
         return _result(folder, state.rename(folder, metrics, list(job)))
 
 
-def _choose_folder(config: DictConfig, overrides: Sequence[str]) -> Path:
+def _choose_folder(config: DictConfig, overrides: Sequence[str], claimed: bool) -> Path:
     """Make this run's folder and write it into the config; a run that goes on does so in its own."""
-    folder = config.paths.output_dir and Path(config.paths.output_dir)
+    folder, checkpoint = config.paths.output_dir and Path(config.paths.output_dir), None
     if config.ckpt_path is not None:
         checkpoint = checkpoint_to_resume(config)
         config.ckpt_path = str(checkpoint)
         folder = folder or (folder_of(checkpoint) if config.train else None)
+    if folder is not None and not claimed:
+        check_owner(folder, checkpoint if config.train else None)
     folder = folder or _new_folder(f"{config.paths.log_dir}/{config.task_name}/runs", overrides)
     with _explained():
         folder.mkdir(parents=True, exist_ok=True)

@@ -13,6 +13,7 @@ from typing import Any
 
 from cifar_lightning.console import answer, console_handler, say
 from cifar_lightning.errors import UserError
+from cifar_lightning.runs import checkpoint_file
 from cifar_lightning.validation import nearest
 
 Given = dict[str, Any]
@@ -111,20 +112,6 @@ class Command:
         for words, meaning in self.examples.items():
             lines += [f"  python -m cifar_lightning.{self.name} {words}".rstrip(), f"      {meaning}"]
         return "\n".join(lines)
-
-
-def checkpoint_file(text: str) -> Path:
-    """The file that `ckpt_path` names; of a run's folder its best checkpoint, or its last one where none was best."""
-    path = Path(text).expanduser()
-    if path.is_dir():
-        inside = [path / "checkpoints" / name for name in ("best.ckpt", "last.ckpt")]
-        found = [file for file in inside if file.is_file()]
-        if not found:
-            raise UserError(f"ckpt_path={text}: no checkpoints/best.ckpt or last.ckpt in this folder")
-        return found[0]
-    if not path.is_file():
-        raise UserError(f"ckpt_path={text}: there is no such file")
-    return path
 
 
 def output_path(path: Path, *, folder: bool = False, key: str = "out") -> Path:

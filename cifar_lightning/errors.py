@@ -27,6 +27,14 @@ def regular(path: Path) -> Path:
     return path
 
 
+# What asks a run to end, and lets it save itself before: Ctrl-C, a scheduler or `kill`, a terminal that is closed.
+SIGNALS = tuple(
+    getattr(signal, name)
+    for name in ("SIGINT", "SIGTERM", "SIGHUP")
+    if hasattr(signal, name)  # no SIGHUP on Windows
+)
+
+
 class Interrupted(BaseException):
     """A signal has ended the run; the text says what is saved and how to go on.
 

@@ -26,9 +26,11 @@ from omegaconf import DictConfig
 
 from cifar_lightning.config import quoted
 from cifar_lightning.console import say
-from cifar_lightning.errors import Interrupted, UserError
+from cifar_lightning.errors import SIGNALS, Interrupted, UserError
+from cifar_lightning.runs import how_to_go_on
 
 REASON = "CIFAR_LIGHTNING_REASON"  # environment variable: the file where the first process to fail says why
+SLURM = ("SLURM_NTASKS", "SLURM_PROCID", "SLURM_LOCALID", "SLURM_NODEID")  # what Lightning reads
 PATIENCE = 5.0  # seconds for the others to end by themselves
 TIME_TO_SAVE = 15.0  # seconds for all to end at their next step
 
@@ -55,12 +57,41 @@ def processes_to_start(trainer: DictConfig) -> int:
 
 
 def started_from_outside() -> bool:
-    """Whether this process is one of several that torchrun, SLURM or `run_processes` has started."""
-    return "LOCAL_RANK" in os.environ or "SLURM_PROCID" in os.environ
+    """Whether this process is one of several that torchrun, srun or `run_processes` has started.
+
+    A SLURM batch script is one process, whatever the number of tasks that it asked for: srun starts those.
+    """
+    return "LOCAL_RANK" in os.environ or int(os.environ.get("SLURM_STEP_NUM_TASKS", 1)) > 1
+
+
+def leave_slurm() -> None:
+    """Keep Lightning from taking a process that srun did not start for one of the batch script's tasks."""
+    if not started_from_outside():
+        for name in ("SLURM_NTASKS", "SLURM_NPROCS"):
+            os.environ.pop(name, None)
+
+
+def check_number(trainer: DictConfig) -> None:
+    """Raise UserError where another number of processes was started from outside than the config asks for."""
+    there = os.environ.get("SLURM_STEP_NUM_TASKS", os.environ.get("WORLD_SIZE"))
+    if there is None or not started_from_outside() or REASON in os.environ or trainer.devices == -1:
+        return
+    devices = trainer.devices if isinstance(trainer.devices, int) else len(trainer.devices)
+    if int(there) != devices * trainer.num_nodes:
+        raise UserError(
+            f"{there} processes were started, and trainer.devices={trainer.devices} on "
+            f"trainer.num_nodes={trainer.num_nodes} machines makes {devices * trainer.num_nodes}: let both agree"
+        )
+    missing = [name for name in SLURM if "SLURM_STEP_NUM_TASKS" in os.environ and name not in os.environ]
+    if missing:
+        raise UserError(
+            f"srun's variable {missing[0]} is not set: start the command with srun, or clear SLURM_STEP_NUM_TASKS"
+        )
 
 
 def check_folder(trainer: DictConfig, arguments: Sequence[str]) -> None:
     """Raise UserError where processes that know nothing of each other would make a folder each."""
+    check_number(trainer)
     several = trainer.num_nodes > 1 or (started_from_outside() and trainer.devices != 1)
     if several and not any(argument.startswith(("hydra.run.dir=", "hydra.sweep.dir=")) for argument in arguments):
         raise UserError(
@@ -89,7 +120,8 @@ def run_processes(count: int) -> dict[str, Any]:
                 process.kill() if stopped else process.send_signal(number)
             stopped.append(number)
 
-        before = {number: signal.signal(number, pass_on) for number in (signal.SIGINT, signal.SIGTERM)}
+        signals = [n for n in SIGNALS if n.name != "SIGHUP" or signal.getsignal(n) != signal.SIG_IGN]
+        before = {number: signal.signal(number, pass_on) for number in signals}
         try:
             for rank in range(count):
                 streams: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": errors} if rank else {}
@@ -108,7 +140,8 @@ def run_processes(count: int) -> dict[str, Any]:
             if code > 0 and reason.exists():
                 raise UserError(reason.read_text(encoding="utf-8"))
             how = f"with exit code {code}" if code > 0 else f"by {signal.Signals(-code).name}"
-            raise UserError(f"process {failed} of {count} was ended {how}; more may be in {log}")
+            go_on = how_to_go_on(folder, job.overrides.task)
+            raise UserError(f"process {failed} of {count} was ended {how}; more may be in {log}. {go_on}")
     metrics = folder / "metrics.json"
     return json.loads(metrics.read_text(encoding="utf-8")) if metrics.exists() else {}
 

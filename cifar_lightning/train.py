@@ -30,7 +30,7 @@ from cifar_lightning.data.datamodule import CIFAR10DataModule
 from cifar_lightning.errors import UserError, first_line
 from cifar_lightning.monitors import why_no_validation
 from cifar_lightning.reporting.files import write_text
-from cifar_lightning.runs import disk_errors_explained, how_to_go_on, resumed_config
+from cifar_lightning.runs import errors_explained, how_to_go_on, resumed_config
 from cifar_lightning.training.callbacks import check_callbacks
 from cifar_lightning.training.checkpoint import read_checkpoint
 from cifar_lightning.training.classifier import ImageClassifier
@@ -57,7 +57,7 @@ def run(
     Raises UserError for whatever the person can mend, Interrupted where SIGINT or SIGTERM ends it.
     """
     folder = Path(config.paths.output_dir)
-    with StopSignals(lambda: how_to_go_on(folder, overrides)) as signals, disk_errors_explained(folder):
+    with StopSignals(lambda: how_to_go_on(folder, overrides)) as signals, errors_explained(folder):
         return fit_and_test(config, overrides, show, [*callbacks, Interruption(signals)])
 
 

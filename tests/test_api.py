@@ -15,11 +15,11 @@ from omegaconf import OmegaConf
 from omegaconf.errors import ReadonlyConfigError
 from PIL import Image
 
+from cifar_lightning import runs
 from cifar_lightning.api import Predictions, compare, compose, load, load_data, sweep, train, untrained
 from cifar_lightning.config import compose as compose_as_command
 from cifar_lightning.data.digits import load_digits
 from cifar_lightning.errors import UserError
-from cifar_lightning.sweeps import state
 from cifar_lightning.sweeps.folders import digest
 from cifar_lightning.training.history import History
 
@@ -248,7 +248,7 @@ def test_a_sweep_into_the_same_folder_goes_on_where_it_was_cut_off(here, monkeyp
     assert [len(result.history) for result in results] == [2, 2]
     told = [result.metrics["overrides"] for result in results]
     assert told == [[*small, f"seed={seed}"] for seed in (2, 1)]
-    with state.claim(here / "sweep" / "seed=1"), pytest.raises(UserError, match="another process"):
+    with runs.claim(here / "sweep" / "seed=1"), pytest.raises(UserError, match="another process"):
         sweep([*small, "seed=1"], output_dir="sweep")
 
 

@@ -121,7 +121,13 @@ def test_two_machines_make_one_run(tmp_path):
 def test_tasks_of_slurm_make_one_run(tmp_path):
     program, overrides = documented("srun")
     command = [sys.executable, *program[2:], "cifar_lightning", *on_a_cpu(overrides, "trainer.devices=1")]
-    job = {"SLURM_NTASKS": "2", "SLURM_JOB_NAME": "train", "SLURM_JOB_ID": "7", "SLURM_NNODES": "2"}
+    job = {
+        "SLURM_NTASKS": "2",
+        "SLURM_STEP_NUM_TASKS": "2",
+        "SLURM_JOB_NAME": "train",
+        "SLURM_JOB_ID": "7",
+        "SLURM_NNODES": "2",
+    }
     job |= {"SLURM_NTASKS_PER_NODE": "1", "SLURM_JOB_NODELIST": "localhost", "MASTER_PORT": free_port()}
     job |= {"MASTER_ADDR": "127.0.0.1"}
     tasks = [job | {"SLURM_PROCID": rank, "SLURM_LOCALID": "0", "SLURM_NODEID": rank} for rank in ("0", "1")]

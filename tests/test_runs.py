@@ -7,7 +7,7 @@ import pytest
 
 from cifar_lightning.config import compose, plain
 from cifar_lightning.errors import UserError
-from cifar_lightning.runs import checkpoint_to_resume, disk_errors_explained, how_to_go_on, resumed_config
+from cifar_lightning.runs import checkpoint_to_resume, errors_explained, how_to_go_on, resumed_config
 
 SAVED = ["data=digits", "model=cnn2", "optimizer.lr=0.02", "paths.output_dir=here"]
 
@@ -87,7 +87,7 @@ def test_last_is_the_newest_unfinished_run_of_the_task(tmp_path):
 
 
 def test_no_unfinished_run_is_an_error(tmp_path):
-    with pytest.raises(UserError, match="no unfinished run"):
+    with pytest.raises(UserError, match="no stopped run"):
         checkpoint_to_resume(compose([f"paths.log_dir={tmp_path}", "ckpt_path=last"]))
 
 
@@ -119,7 +119,7 @@ def raised(number, filename=None):
 @pytest.mark.parametrize("name", [None, "last.ckpt"])
 def test_what_a_disk_refuses_is_told_in_its_words(tmp_path, number, name):
     filename = name and str(tmp_path / name)
-    with pytest.raises(UserError) as ending, disk_errors_explained(tmp_path):
+    with pytest.raises(UserError) as ending, errors_explained(tmp_path):
         raise raised(number, filename)
     assert str(ending.value).startswith(f"can't write {filename or tmp_path}: {os.strerror(number)}. The checkpoints")
 
@@ -128,6 +128,6 @@ def test_what_a_disk_refuses_is_told_in_its_words(tmp_path, number, name):
     "error", [ValueError("mine"), raised(errno.ENOENT), raised(errno.EACCES, "/data/batch_1"), UserError("mine")]
 )
 def test_other_errors_stay_what_they_are(tmp_path, error):
-    with pytest.raises(type(error)) as ending, disk_errors_explained(tmp_path):
+    with pytest.raises(type(error)) as ending, errors_explained(tmp_path):
         raise error
     assert ending.value is error

@@ -137,8 +137,11 @@ def end(error: Exception | None = None, words: str = "") -> list[str]:
     if error is not None:
         (folder / "launcher_error.txt").write_text("".join(traceback.format_exception(error)), encoding="utf-8")
     summarize_sweep(folder)
-    failed = [job for job in state.unfinished(folder) if job.failed and since(job.folder)]
-    problems = [f"{job.folder.name}: {job.reason}" for job in failed] + ([words] if words else [])
+    unfinished = state.unfinished(folder)
+    problems = [f"{job.folder.name}: {job.reason}" for job in unfinished if job.failed and since(job.folder)]
+    if running := sum(job.reason == state.RUNNING for job in unfinished):
+        problems.append(f"{running} of the jobs are still run by another process; when it has ended,")
+    problems += [words] if words else []
     return [*problems, again()] if problems else []
 
 

@@ -16,7 +16,7 @@ from cifar_lightning.console import log_traceback
 from cifar_lightning.errors import Interrupted, UserError, first_line
 from cifar_lightning.processes import processes_to_start, run_processes, started_from_outside
 from cifar_lightning.reporting.tables import duration, percent
-from cifar_lightning.runs import remove_unstarted
+from cifar_lightning.runs import claim, owned, remove_unstarted
 from cifar_lightning.sweeps import folders, parallel, state
 from cifar_lightning.sweeps.resolvers import register
 
@@ -36,7 +36,8 @@ def job(config: DictConfig) -> Any:
     if hydra.mode != RunMode.MULTIRUN:
         folder = Path(hydra.runtime.output_dir)
         try:
-            return train(config).get(config.optimized_metric)
+            with nullcontext() if started_from_outside() else owned(folder):
+                return train(config).get(config.optimized_metric)
         except UserError as error:
             failures.append(in_words(error))
             if not started_from_outside():  # else the command that has started this process removes it
@@ -100,7 +101,7 @@ def sweep_job(config: DictConfig) -> dict[str, Any]:
     folder = Path(HydraConfig.get().runtime.output_dir)
     if one_of_several():  # that SLURM or torchrun has started for one job: the first speaks for all
         return train(config)
-    with state.claim(folder) as free:
+    with claim(folder) as free:
         if not free:
             log.info("%s: another process is running it", folder.name)
             return {}

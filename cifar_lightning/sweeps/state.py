@@ -5,19 +5,16 @@ held it is running; else it was cut off.
 """
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from cifar_lightning.reporting.files import write_json
+from cifar_lightning.runs import is_running
 
 SWEEP = "multirun.yaml"  # Hydra writes it into a sweep's folder
 FAILURE = "failure.json"
-LOCK = ".lock"
+RUNNING = "is running"
 
 
 @dataclass(frozen=True)
@@ -27,21 +24,6 @@ class Unfinished:
     folder: Path
     reason: str
     failed: bool
-
-
-@contextmanager
-def claim(folder: Path) -> Iterator[bool]:
-    """Whether no other process runs the job of this folder; if so, none will until the block ends."""
-    lock = FileLock(folder / LOCK, timeout=0)
-    try:
-        lock.acquire()
-    except Timeout:
-        yield False
-        return
-    try:
-        yield True
-    finally:
-        lock.release()
 
 
 def result(folder: Path) -> dict[str, Any] | None:
@@ -78,22 +60,12 @@ def unfinished(folder: Path) -> list[Unfinished]:
 
 
 def _describe(job: Path) -> Unfinished:
-    if _running(job):
-        return Unfinished(job, "is running", failed=False)
+    if is_running(job):
+        return Unfinished(job, RUNNING, failed=False)
     if (job / FAILURE).exists():
         reason = _read(job / FAILURE).get("reason")
         return Unfinished(job, str(reason or f"{FAILURE} doesn't say why"), failed=True)
     return Unfinished(job, "was cut off; the same command into the same folder goes on with it", failed=False)
-
-
-def _running(job: Path) -> bool:
-    if not (job / LOCK).exists():
-        return False
-    try:
-        with claim(job) as free:
-            return not free
-    except OSError:  # somebody else's folder, in which nothing can be locked
-        return False
 
 
 def _read(file: Path) -> dict[str, Any]:

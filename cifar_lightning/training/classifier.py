@@ -52,7 +52,7 @@ class ImageClassifier(L.LightningModule):
         channels_last: bool = True,
     ) -> None:
         super().__init__()
-        flattens = str(optimizer["_target_"]).endswith(FLATTENING)
+        flattens = str(optimizer.get("_target_")).endswith(FLATTENING)
         self.memory_format = memory_format(network, channels_last and not flattens)
         self.network = network.to(memory_format=self.memory_format)
         self.optimizer_config, self.scheduler_config = dict(optimizer), dict(scheduler)
@@ -202,7 +202,9 @@ class ImageClassifier(L.LightningModule):
         epochs = self.trainer.current_epoch + 1
         for config in self.trainer.lr_scheduler_configs:
             plateau = config.scheduler
-            if isinstance(plateau, ReduceLROnPlateau) and plateau.last_epoch < epochs // config.frequency:
+            # An epoch that max_steps or max_time cuts off has no validation.
+            there = config.monitor in self.trainer.callback_metrics
+            if isinstance(plateau, ReduceLROnPlateau) and there and plateau.last_epoch < epochs // config.frequency:
                 assert config.monitor is not None
                 plateau.step(self.trainer.callback_metrics[config.monitor])
 
@@ -298,6 +300,7 @@ class ImageClassifier(L.LightningModule):
             "class_names": list(self.class_names),
             "mean": list(self.mean),
             "std": list(self.std),
+            "data_checksum": self._data_checksum,
         }
         if hasattr(self, "train_sums"):
             checkpoint["cifar_lightning"]["resume"] = resuming.state(self)
@@ -305,4 +308,15 @@ class ImageClassifier(L.LightningModule):
             resuming.complete(self, checkpoint)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        self._resume = checkpoint.get("cifar_lightning", {}).get("resume")
+        ours = checkpoint.get("cifar_lightning", {})
+        self._resume = ours.get("resume")
+        saved, here = ours.get("data_checksum"), self._data_checksum
+        if self.trainer.state.fn == "fit" and None not in (saved, here) and saved != here:
+            raise UserError(
+                f"data.root holds other data (checksum {here}) than the run was trained on so far ({saved}): give the "
+                "folder with the same images, or start a new run without ckpt_path"
+            )
+
+    @property
+    def _data_checksum(self) -> str | None:
+        return getattr(self.trainer.datamodule, "checksum", None)  # type: ignore[attr-defined]

@@ -9,6 +9,7 @@ import lightning as L
 from lightning.pytorch.callbacks import Checkpoint
 
 from cifar_lightning.reporting.files import write_csv
+from cifar_lightning.runs import withdraw_result
 
 log = logging.getLogger(__name__)
 
@@ -60,7 +61,9 @@ class History(Checkpoint):
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._clock, self._training = time.perf_counter(), True
         if trainer.is_global_zero:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
             self.path.touch()  # from now on the run's folder is worth keeping
+            withdraw_result(self.path.parent)
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._training = False

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: noted when they come, heeded where the run can be resumed exactly, then the run ends."""
+"""Ctrl-C, SIGTERM and SIGHUP: noted when they come, heeded where the run can be resumed exactly, then the run ends."""
 
 import os
 import signal
@@ -11,16 +11,15 @@ from typing import Any
 import lightning as L
 from lightning.pytorch.callbacks import Checkpoint, WeightAveraging
 
-from cifar_lightning.errors import Interrupted, UserError
+from cifar_lightning.errors import SIGNALS, Interrupted, UserError
 from cifar_lightning.training.last_checkpoint import LastCheckpoint, agreed, can_resume_after
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
 # One press of Ctrl-C can arrive twice: from the terminal and from the command that has started this process.
 SAME_PRESS = 0.5  # seconds
 
 
 class StopSignals:
-    """Handles SIGINT and SIGTERM inside its `with` block, where that is in the main thread.
+    """Handles SIGINT, SIGTERM and SIGHUP inside its `with` block, where that is in the main thread.
 
     The first one raises `Interrupted`, or is noted in `received` while somebody has set `noted`; a second one ends the
     process at once. `advice()` tells a person how to go on.
@@ -36,7 +35,9 @@ class StopSignals:
 
     def __enter__(self) -> "StopSignals":
         if threading.current_thread() is threading.main_thread():
-            self._before = {number: signal.getsignal(number) for number in SIGNALS}
+            handlers = {number: signal.getsignal(number) for number in SIGNALS}
+            # Under nohup a closed terminal ends nothing.
+            self._before = {n: h for n, h in handlers.items() if n.name != "SIGHUP" or h != signal.SIG_IGN}
         self.install()
         return self
 

@@ -4,6 +4,7 @@ import io
 import math
 import os
 import time
+import uuid
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +26,15 @@ class WholeFiles(TorchCheckpointIO):
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         path = Path(path)
-        temporary = path.with_name(f".{path.name}.tmp")  # always the same: what a killed run left is written over
+        for left in path.parent.glob(f".{path.name}.*.tmp"):  # by a run that was killed
+            left.unlink()
+        # A new file under a name that nobody knows: a link, in a folder that came from elsewhere, is not followed.
+        temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
         content = io.BytesIO()
         torch.save(checkpoint, content)  # not into the file: it would turn a full disk into an error of its own
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            with temporary.open("wb") as file:
+            with temporary.open("xb") as file:
                 file.write(content.getbuffer())
                 file.flush()
                 os.fsync(file.fileno())
@@ -97,7 +101,9 @@ def can_resume_after(trainer: L.Trainer, batch_idx: int) -> bool:
 
     Not between batches whose gradients are added up; and Lightning leaves out the validation that follows a batch.
     """
-    followed_by_validation = (batch_idx + 1) % (trainer.val_check_batch or math.inf) == 0
+    by_epochs = trainer.check_val_every_n_epoch is not None
+    batches = batch_idx + 1 if by_epochs else trainer.fit_loop.epoch_loop.batch_progress.total.ready
+    followed_by_validation = batches % (trainer.val_check_batch or math.inf) == 0
     return not (trainer.is_last_batch or followed_by_validation or trainer.fit_loop._should_accumulate())
 
 

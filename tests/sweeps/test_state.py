@@ -4,6 +4,7 @@ import sys
 
 import pytest
 
+from cifar_lightning import runs
 from cifar_lightning.sweeps import state
 
 
@@ -27,7 +28,7 @@ def test_a_job_is_finished_failed_cut_off_or_running(tmp_path):
     make_job(tmp_path, "c_cut_off")
     make_job(tmp_path, "d_unreadable", metrics="{")
     running = make_job(tmp_path, "e_running")
-    with state.claim(running) as free:
+    with runs.claim(running) as free:
         assert free
         jobs = state.unfinished(tmp_path)
     assert [(job.folder.name, job.failed) for job in jobs] == [
@@ -56,20 +57,20 @@ def test_a_file_that_is_no_result_does_not_finish_a_job(tmp_path, text):
 
 def test_a_job_that_can_not_be_locked_does_not_run(tmp_path):
     job = make_job(tmp_path, "a")
-    (job / state.LOCK).mkdir()  # as good as one that may not be written
+    (job / runs.LOCK).mkdir()  # as good as one that may not be written
     assert [found.reason.split()[0] for found in state.unfinished(tmp_path)] == ["was"]
 
 
 def test_one_process_has_a_job_until_it_ends_however_it_ends(tmp_path):
     program = (
-        "import sys, time; from pathlib import Path; from cifar_lightning.sweeps import state\n"
-        f"with state.claim(Path({str(tmp_path)!r})) as free: print(free, flush=True); time.sleep(60)"
+        "import sys, time; from pathlib import Path; from cifar_lightning import runs\n"
+        f"with runs.claim(Path({str(tmp_path)!r})) as free: print(free, flush=True); time.sleep(60)"
     )
     with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) as other:
         assert other.stdout.readline() == "True\n"
-        with state.claim(tmp_path) as free:
+        with runs.claim(tmp_path) as free:
             assert not free
         other.kill()
         other.wait()
-    with state.claim(tmp_path) as free:
+    with runs.claim(tmp_path) as free:
         assert free

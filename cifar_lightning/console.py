@@ -17,6 +17,8 @@ CHATTER = (
     "Precision .* is not supported by the model summary",
     "Total length of `list` across ranks is zero",  # data.val_size=0
     "Be aware that when using `ckpt_path`, callbacks",  # the average of weights, which a test does without
+    "(?s).*could not find the monitored key in the returned metrics",  # an epoch that was cut off has no validation
+    "The dirpath has changed from",  # a test in another folder, or a run whose folder was moved
     "Checkpoint directory .* exists and is not empty",  # a resumed run
     "You have overridden `transfer_batch_to_device`",  # and meant to
     "The number of training batches .* is smaller than the logging interval",  # every epoch is logged all the same

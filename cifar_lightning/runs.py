@@ -5,6 +5,7 @@ import errno
 import os
 import shlex
 import shutil
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -224,6 +225,8 @@ def errors_explained(folder: Path) -> Iterator[None]:
 
     Libraries wrap the system's error, or fail again while they clear up after it.
     """
+    hook = threading.excepthook
+    threading.excepthook = lambda args: None if isinstance(args.exc_value, OSError) else hook(args)  # TensorBoard's
     try:
         yield
     except UserError:
@@ -242,10 +245,12 @@ def errors_explained(folder: Path) -> Iterator[None]:
         worker = next((cause for cause in causes(error) if "DataLoader worker" in str(cause)), None)
         if worker is not None:
             raise UserError(
-                f"a data worker was ended: {first_line(worker)} Fewer data.num_workers take less memory. "
+                f"a data worker was ended ({first_line(worker)}); fewer data.num_workers take less memory. "
                 f"{how_to_go_on(folder, [])}"
             ) from error
         raise
+    finally:
+        threading.excepthook = hook
 
 
 def is_of_disk(error: BaseException, folder: Path) -> bool:

@@ -3,7 +3,7 @@
 import logging
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -110,7 +110,9 @@ def fit_and_test(config: DictConfig, overrides: list[str], show: bool, callbacks
 def prepared(config: DictConfig, overrides: list[str]) -> DictConfig:
     """The config of this run: the checkpoint's own where it goes on from one, and the choices that were made."""
     if config.ckpt_path is not None:
-        resumed = resumed_config(saved_config(config.ckpt_path, config), config, overrides)
+        saved = saved_config(config.ckpt_path, config)
+        resumed = resumed_config(saved, config, overrides)
+        say_if_schedule_changes(saved, resumed)
         check_resumable(resumed)
         return resumed
     if not config.train:
@@ -119,6 +121,20 @@ def prepared(config: DictConfig, overrides: list[str]) -> DictConfig:
         with open_dict(config):
             config.choices = group_choices()
     return config
+
+
+def say_if_schedule_changes(saved: Mapping[str, Any], resumed: DictConfig) -> None:
+    """A schedule is as long as the training: where that gets another length, it takes another course from here on."""
+    lengths = [
+        {key: trainer[key] for key in ("max_epochs", "max_steps")} for trainer in (saved["trainer"], resumed.trainer)
+    ]
+    name = str(resumed.scheduler.get("_target_")).rpartition(".")[2]
+    if lengths[0] != lengths[1] and resumed.train and name not in ("constant", "plateau"):
+        log.warning(
+            "scheduler=%s now lasts %s (before: %s), so this run ends elsewhere than one that was never stopped",
+            name,
+            *(", ".join(f"{key}={value}" for key, value in length.items()) for length in reversed(lengths)),
+        )
 
 
 def recorded_validation(classifier: ImageClassifier, checkpoint: str | None) -> dict[str, float | None]:
@@ -244,6 +260,9 @@ def build_callbacks(config: DictConfig, datamodule: CIFAR10DataModule) -> list[C
 
 def best_checkpoint(trainer: L.Trainer) -> str | None:
     """The checkpoint to test: the best by its monitor, else the last one, else none (the weights in memory)."""
-    saved = [c for c in trainer.checkpoint_callbacks if isinstance(c, ModelCheckpoint) and c.best_model_path]
+    made = [c for c in trainer.checkpoint_callbacks if isinstance(c, ModelCheckpoint) and c.best_model_path]
+    saved = [c for c in made if Path(c.best_model_path).is_file()]
+    if lost := [c.best_model_path for c in made if c not in saved]:  # a checkpoint that went on alone, elsewhere
+        log.warning("%s is not there any more: the latest weights are tested", lost[0])
     monitored = [c for c in saved if c.monitor]
     return (monitored or saved)[0].best_model_path if saved else None

@@ -35,6 +35,7 @@ KINDS = {
     "workers": {"augmentation": PER_IMAGE},
     "accumulated": {"accumulate_grad_batches": 2},
     "validation in mid-epoch": {"val_check_interval": 2},
+    "validation by steps": {"val_check_interval": 3, "check_val_every_n_epoch": None},
     "no validation": {"limit_val_batches": 0},
     "momentum": {"optimizer": SGD},
     "muon": {"optimizer": {"_target_": "cifar_lightning.training.muon.Muon", "lr": 0.02}},

@@ -68,7 +68,7 @@ def test_a_run_stopped_again_and_again_goes_on_as_if_never_stopped(tmp_path, who
     assert_same_run(train(tmp_path, ckpt_path=last, **KINDS["average"]), whole("average"))
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_the_signal_and_the_advice_come_with_the_exception(tmp_path, number):
     before = signal.getsignal(number)
     with pytest.raises(Interrupted, match=f"^stopped by {number.name}. advice$") as ending:

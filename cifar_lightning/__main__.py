@@ -14,6 +14,7 @@ from hydra._internal.utils import get_args_parser
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
+from cifar_lightning import __version__
 from cifar_lightning.completion import check_request, complete_sub_folders
 from cifar_lightning.config import conf_dir, forget_folders, quoted
 from cifar_lightning.console import open_streams, say
@@ -40,6 +41,10 @@ def main() -> None:
     """The console command; where something is wrong it ends with `error: …` on standard error and exit code 1."""
     open_streams()
     end_with_the_command()
+    if (
+        os.getcwd() not in sys.path
+    ):  # as `python -m` has it: the console script finds modules of the current folder, too
+        sys.path.insert(0, os.getcwd())
     leave_slurm()
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises instead of printing a traceback of its own
     os.environ["OC_CAUSE"] = "1"  # OmegaConf tells the cause of an error
@@ -82,7 +87,13 @@ def fail(message: str) -> None:
 
 def quoted_paths(arguments: Sequence[str]) -> list[str]:
     """The arguments with paths in quotes: our own folders have `=` and `,` in their names, which Hydra would read."""
-    return [re.sub(rf"^({PATHS})=([^'\"\[].*)$", lambda m: f"{m[1]}={quoted(m[2])}", a) for a in arguments]
+    arguments = [
+        re.sub(r"^(--config-dir=|-cd=)(~.*)$", lambda m: m[1] + os.path.expanduser(m[2]), a) for a in arguments
+    ]
+    return [
+        re.sub(rf"^({PATHS})=([^'\"\[].*)$", lambda m: f"{m[1]}={quoted(os.path.expanduser(m[2]))}", a)
+        for a in arguments
+    ]
 
 
 def checked_arguments(arguments: Sequence[str]) -> list[str]:
@@ -90,6 +101,9 @@ def checked_arguments(arguments: Sequence[str]) -> list[str]:
 
     Raises UserError.
     """
+    if "--version" in arguments:  # Hydra would give its own
+        say(f"cifar_lightning {__version__}")
+        sys.exit()
     args = get_args_parser().parse_args(arguments)
     if args.shell_completion:
         check_request(args.overrides)

@@ -13,8 +13,8 @@ from typing import Any
 
 from cifar_lightning.console import answer, console_handler, say
 from cifar_lightning.errors import UserError
+from cifar_lightning.hints import nearest
 from cifar_lightning.runs import checkpoint_file
-from cifar_lightning.validation import nearest
 
 Given = dict[str, Any]
 

@@ -7,7 +7,7 @@ from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra.core.object_type import ObjectType
 
 from cifar_lightning.errors import UserError
-from cifar_lightning.validation import choices
+from cifar_lightning.hints import choices
 
 SHELLS = ("bash", "fish", "zsh")
 

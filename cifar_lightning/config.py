@@ -4,10 +4,12 @@ Imports neither torch nor lightning, so that a mistake in a config is found befo
 """
 
 import datetime
+import difflib
 import functools
 import itertools
 import os
 import re
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -119,6 +121,16 @@ def plain(config: Any) -> Any:
     return OmegaConf.to_container(config, resolve=True) if OmegaConf.is_config(config) else config
 
 
+def near_target(target: str) -> str:
+    """`; did you mean …?` for a class whose module is there and which is not: `torch.optim.adagrad`."""
+    module, _, name = target.rpartition(".")
+    classes = {
+        key.lower(): key for key, value in vars(sys.modules.get(module, difflib)).items() if isinstance(value, type)
+    }
+    close = difflib.get_close_matches(name.lower(), classes, n=1, cutoff=0.7)
+    return f"; did you mean {classes[close[0]]}?" if close and name not in classes.values() else ""
+
+
 def instantiate(mapping: Mapping[str, Any], **kwargs: Any) -> Any:
     """The object that `_target_` names, built from the other keys.
 
@@ -128,6 +140,7 @@ def instantiate(mapping: Mapping[str, Any], **kwargs: Any) -> Any:
         return hydra.utils.instantiate(mapping, _convert_="all", **kwargs)
     except InstantiationException as error:
         cause = error.__cause__ or error
+        near = near_target(str(mapping.get("_target_")))
     if isinstance(cause, UserError):  # raised outside of the handler, or it would become its own cause's cause
         raise cause
-    raise UserError(f"can't build {mapping.get('_target_')}: {first_line(cause)}") from cause
+    raise UserError(f"can't build {mapping.get('_target_')}: {first_line(cause)}{near}") from cause

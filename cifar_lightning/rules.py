@@ -38,7 +38,10 @@ def not_negative() -> Rule:
 
 
 def choice(*values: Any) -> Rule:
-    return Rule(lambda v: any(type(v) is type(c) and v == c for c in values), "one of " + ", ".join(map(str, values)))
+    return Rule(
+        lambda v: any(type(v) is type(c) and v == c for c in values),
+        "one of " + ", ".join(dict.fromkeys(map(str, values))),
+    )
 
 
 def optional(rule: Rule) -> Rule:
@@ -82,6 +85,9 @@ RULES: dict[str, Rule] = {
     "train": BOOLEAN,
     "test": BOOLEAN,
     "ckpt_path": optional(TEXT),
+    "trust_env": Rule(
+        lambda v: type(v) is list and all(type(name) is str for name in v), "a list of variables, as [AUTHOR]"
+    ),
     "trust": Rule(
         lambda v: all(type(name) is str for name in v) if type(v) is list else type(v) is str,
         "names of modules: my_models, or [my_models,more]",

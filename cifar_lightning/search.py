@@ -8,8 +8,8 @@ from cifar_lightning.__main__ import quoted_paths
 from cifar_lightning.arguments import Command, Given, Key
 from cifar_lightning.console import say
 from cifar_lightning.errors import UserError
+from cifar_lightning.hints import choices
 from cifar_lightning.searching.definition import PRUNERS, SETTINGS, read_search
-from cifar_lightning.validation import choices
 
 COMMAND = Command(
     "search",

@@ -1,10 +1,12 @@
 """One experiment: config -> data, network, trainer -> fit -> test -> results."""
 
+import inspect
 import logging
 import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from pydoc import ErrorDuringImport, locate
 from typing import Any
 
 import lightning as L
@@ -22,9 +24,10 @@ from lightning.pytorch.strategies import ParallelStrategy
 from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf, open_dict
+from torch import nn
 
 from cifar_lightning import results
-from cifar_lightning.config import group_choices, instantiate, plain
+from cifar_lightning.config import conf_dir, group_choices, instantiate, plain
 from cifar_lightning.console import adopt_lightning_loggers, silence
 from cifar_lightning.data.datamodule import CIFAR10DataModule
 from cifar_lightning.errors import UserError, first_line
@@ -115,12 +118,32 @@ def prepared(config: DictConfig, overrides: list[str]) -> DictConfig:
         say_if_schedule_changes(saved, resumed)
         check_resumable(resumed)
         return resumed
-    if not config.train:
-        raise UserError("train=false tests a checkpoint: name it with ckpt_path=…")
     if "choices" not in config:  # from Python, where no job of Hydra's runs, `api.compose` has put them there
         with open_dict(config):
             config.choices = group_choices()
+    leave_out_untaken(config)
     return config
+
+
+def leave_out_untaken(config: DictConfig) -> None:
+    """Of a network of the user's own, drop those keys of the chosen file that its class doesn't take.
+
+    `model=cnn2 model._target_=my_package.Net` has the keys of cnn2, whatever Net's are; what the user adds stays.
+    """
+    target = str(config.model.get("_target_"))
+    if target.startswith(("cifar_lightning.", "torch.", "torchvision.")):
+        return
+    try:
+        taken = inspect.signature(locate(target)).parameters.values()  # type: ignore[arg-type]
+    except (TypeError, ValueError, ErrorDuringImport):  # not there: said when it is to be built
+        return
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in taken):
+        return
+    chosen = OmegaConf.load(conf_dir() / "model" / f"{config.choices.model}.yaml")
+    names = {parameter.name for parameter in taken}
+    with open_dict(config):
+        for key in [key for key in chosen if key in config.model and key not in (*names, "_target_")]:
+            del config.model[key]
 
 
 def say_if_schedule_changes(saved: Mapping[str, Any], resumed: DictConfig) -> None:
@@ -173,8 +196,13 @@ def build_datamodule(config: DictConfig) -> CIFAR10DataModule:
 
 
 def build_classifier(config: DictConfig, datamodule: CIFAR10DataModule) -> ImageClassifier:
+    network = instantiate(plain(config.model))
+    if not isinstance(network, nn.Module):
+        raise UserError(
+            f"model._target_={config.model._target_}: expected a torch.nn.Module, got {type(network).__name__}"
+        )
     return ImageClassifier(
-        instantiate(plain(config.model)),
+        network,
         optimizer=plain(config.optimizer),
         scheduler=plain(config.scheduler),
         label_smoothing=config.label_smoothing,

@@ -4,7 +4,7 @@ from pathlib import Path
 from textwrap import fill
 
 from cifar_lightning.config import conf_dir
-from cifar_lightning.validation import choices
+from cifar_lightning.hints import choices
 
 NOT_CHOSEN_HERE = {"hydra", "hparams_search"}
 USAGE = """\

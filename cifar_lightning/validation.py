@@ -1,26 +1,24 @@
 """Checks of a composed config and of what was typed, before torch is imported."""
 
-import difflib
 import os
 import re
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from hydra.core.override_parser.types import Override
-from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from hydra.errors import HydraException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from cifar_lightning.config import compose, conf_dir, parse_overrides, plain
 from cifar_lightning.errors import UserError, first_line
+from cifar_lightning.hints import all_keys, choices, explain, is_group, nearest, other_key, own_folders, plain_or_raw
 from cifar_lightning.models.torchvision_families import NAMES
 from cifar_lightning.monitors import TRAINING_IMAGES, check_monitors, validation_images
 from cifar_lightning.rules import RULES
 
 ODD = (HydraException, OmegaConfBaseException, YAMLError, ValueError, TypeError, LookupError, RecursionError)
-SECRET = re.compile(r"(KEY|TOKEN|SECRET|PASS|PASSWORD|PASSWD|CREDENTIAL|AUTH|PRIVATE)S?(_|$)", re.IGNORECASE)
 # Groups whose keys are those of whatever their `_target_` names.
 OWN_KEYS = ("model", "optimizer", "scheduler", "callbacks")
 
@@ -47,82 +45,79 @@ def _compose_checked(overrides: Sequence[str]) -> DictConfig:
         raise UserError(f"can't read the override {error.override!r}: write key=value, or 'key=\"a b\"'") from None
     try:
         config = compose(overrides, return_hydra_config=True)
-    except (HydraException, OmegaConfBaseException) as error:
+    except (HydraException, OmegaConfBaseException, YAMLError) as error:
         raise UserError(explain(error, parsed)) from error
-    check_secrets(config)
+    check_environment(config)
+    check_files(config, parsed)
     check_values(config, parsed)
     return config
 
 
-def check_secrets(config: DictConfig) -> None:
-    """A config's values are written into the run's files; a variable that sounds like a secret must not be one."""
+def check_environment(config: DictConfig) -> None:
+    """A config's values are written into the run's files: a variable of the environment needs a word of consent.
+
+    Raises UserError for one that neither our own files name nor `trust_env`.
+    """
     tree = plain_or_raw(config)
     tree.pop("hydra", None)
-    for name in re.findall(r"oc\.env:\s*(\w+)", str(tree)):
-        if SECRET.search(name):
+    named = {name for text in texts(tree) if "oc.env" in text for name in named_variables(text)}
+    if named:
+        in_ours = {name for path in conf_dir().rglob("*.yaml") for name in named_variables(path.read_text("utf-8"))}
+        for name in sorted(named - in_ours - set(tree.get("trust_env") or [])):
             raise UserError(
-                f"${{oc.env:{name}}} would be written into config.yaml and every checkpoint: refused, as it sounds "
-                "like a secret. Loggers read their keys from the environment themselves"
+                f"the value of the environment variable {name} would be written into config.yaml and every "
+                f"checkpoint: allow it by trust_env=[{name}], if it is no secret"
             )
 
 
-def explain(error: Exception, overrides: Sequence[Override]) -> str:
-    """One line for one of Hydra's composition errors, with the nearest valid choice."""
-    if isinstance(error, MissingConfigException) and error.missing_cfg_file:
-        group, _, name = error.missing_cfg_file.rpartition("/")
-        for override in overrides:  # groups nest: experiment=classic/alexnet
-            if f"{override.key_or_group}/{override.value()}" == error.missing_cfg_file:
-                group, name = override.key_or_group, str(override.value())
-        return f"{group}={name}: there is no such choice{nearest(name, choices(group))}"
-    if str(error).startswith("Ambiguous value"):
-        return f"{first_line(error)}: add -m for a sweep over the values, or write a list as key=[a,b]"
-    unknown = re.search(r"Could not override '([^']+)'", str(error))
-    if unknown:
-        return unknown_key(unknown.group(1), overrides)
-    if str(error).startswith("Error merging override") and error.__cause__:
-        return f"{error}: {first_line(error.__cause__)}"
-    # Hydra wraps some errors, such as a config file's, in one without a text.
-    return " ".join((str(error).strip() or str(error.__cause__)).split())
+def texts(tree: Any) -> Iterator[str]:
+    if isinstance(tree, str):
+        yield tree
+    elif isinstance(tree, dict | list):
+        for value in tree.values() if isinstance(tree, dict) else tree:
+            yield from texts(value)
 
 
-def unknown_key(key: str, overrides: Sequence[Override]) -> str:
-    if key == "hparams_search":
-        return "hparams_search belongs to a command of its own: python -m cifar_lightning.search hparams_search=…"
-    groups = [o.input_line for o in overrides if is_group(o.key_or_group) and o.input_line]
-    keys = all_keys(plain_or_raw(compose(groups, return_hydra_config=key.startswith("hydra."))))
-    parent = key.rpartition(".")[0]
-    siblings = [k for k in keys if k.rpartition(".")[0] == parent] if parent else [k for k in keys if "." not in k]
-    return f"there is no key {key} (to add one of your own: +{key}=…){nearest(key, siblings or keys)}"
+def named_variables(text: str) -> Iterator[str]:
+    """The variables that interpolations in a text name, as OmegaConf reads them; `?` for one that is computed."""
+    for start in (match.end() for match in re.finditer(r"\$\{\s*oc\.env\s*:", text)):
+        name = re.match(r"\s*([\"']?)([^,}\"'$\s]+)\1\s*[,}]", text[start:])
+        yield name[2] if name else "?"
 
 
-def nearest(name: str, valid: Sequence[str]) -> str:
-    """`; did you mean …?` where one is near, else the list of valid ones."""
-    close = difflib.get_close_matches(name, valid, n=1, cutoff=0.6)
-    return f"; did you mean {close[0]}?" if close else f". Choose from: {', '.join(sorted(valid))}"
+def check_files(config: DictConfig, overrides: Sequence[Override]) -> None:
+    """Raise UserError for a key in a file of the user's own that no run would look at."""
+    reference = compose([o.input_line for o in overrides if o.input_line and ours(o)])
+    tree = plain_or_raw(config)
+    tree.pop("hydra", None)
+    typed = {o.key_or_group for o in overrides}
+    for group in ("experiment", "debug"):
+        if isinstance(tree.get(group), dict):
+            choice = next((o.value() for o in overrides if o.key_or_group == group), "?")
+            raise UserError(f"{group}={choice}: its file needs the first line '# @package _global_', or it is ignored")
+    used = " ".join(texts(tree))
+    for section in ("", "data", "paths"):
+        known = plain_or_raw(reference if not section else reference[section])
+        for key in tree if not section else tree[section]:
+            name = f"{section}.{key}".lstrip(".")
+            if key not in known and name not in typed and f"${{{name}" not in used and not is_group(name):
+                hint = other_key(name, all_keys(plain_or_raw(reference)))
+                raise UserError(f"{file_with(key, overrides)}: there is no key {name}{hint}")
 
 
-def is_group(name: str) -> bool:
-    """Whether an override of this name chooses a file, or says where files lie (--config-dir)."""
-    return (conf_dir() / name).is_dir() or name == "hydra.searchpath"
+def ours(override: Override) -> bool:
+    """Whether an override chooses one of our own files: the keys of those are known."""
+    group, choice = override.key_or_group, override.value()
+    return is_group(group) and group not in ("experiment", "debug", "hydra.searchpath") and choice in choices(group)
 
 
-def choices(group: str, root: Path | None = None) -> list[str]:
-    """The files of a group, those in sub-folders as `folder/file`. `root`: another folder of groups than ours."""
-    folder = (root or conf_dir()) / group
-    return sorted(str(p.relative_to(folder).with_suffix("")) for p in Path(folder).rglob("*.yaml"))
-
-
-def plain_or_raw(config: DictConfig) -> Any:
-    return OmegaConf.to_container(config, resolve=False)
-
-
-def all_keys(tree: Any, prefix: str = "") -> list[str]:
-    keys = []
-    for key, value in tree.items():
-        keys.append(prefix + str(key))
-        if isinstance(value, dict):
-            keys += all_keys(value, f"{prefix}{key}.")
-    return keys
+def file_with(key: str, overrides: Sequence[Override]) -> str:
+    """The user's config file that has this key."""
+    experiments = conf_dir() / "experiment"
+    for path in [path for root in (*own_folders(overrides), experiments) for path in sorted(root.rglob("*.yaml"))]:
+        if re.search(rf"^\s*{re.escape(key)}\s*:", path.read_text(encoding="utf-8", errors="replace"), re.M):
+            return str(path)
+    return "a config file"
 
 
 def check_deletions(overrides: Sequence[Override]) -> None:
@@ -150,6 +145,10 @@ def check_values(config: DictConfig, overrides: Sequence[Override]) -> None:
         if not rule.admits(value):
             near = nearest(value, NAMES) if key == "model.name" and isinstance(value, str) else ""
             raise UserError(f"{key}={value}: must be {rule.words}{near}")
+    if not config.train and not config.test:
+        raise UserError("train=false test=false leaves nothing to do: set one of them to true")
+    if not config.train and config.ckpt_path is None:
+        raise UserError("train=false tests a checkpoint: name it with ckpt_path=…")
     check_types(config, overrides)
     check_split(config)
     check_monitors(config)

@@ -6,7 +6,7 @@ import re
 import pytest
 
 from cifar_lightning.config import compose, conf_dir, instantiate, plain
-from cifar_lightning.validation import choices
+from cifar_lightning.hints import choices
 
 EXPERIMENTS = choices("experiment")
 # Parameters and test accuracy (%) as the recipes' authors have them.

@@ -120,24 +120,39 @@ def test_a_config_file_with_anything_in_it_runs_nothing(command, text):
     assert {path.name for path in command.folder.iterdir()} == {"own"}
 
 
-@pytest.mark.parametrize("name", ["WANDB_API_KEY", "GITHUB_TOKEN", "DB_PASSWORD", "SECRETS_FILE"])
-def test_a_variable_that_sounds_like_a_secret_is_no_value(monkeypatch, name):
+@pytest.mark.parametrize("name", ["GITHUB_TOKEN", "DATABASE_URL", "GH_PAT", "MYSQL_PWD", "PASSWORD1", "HOME"])
+@pytest.mark.parametrize(
+    "typed",
+    [
+        "+note='${oc.env:NAME}'",
+        "tags=['${oc.env:NAME,x}']",
+        "data.root='${oc.env: NAME}'",
+        """+note='${oc.env:"NAME"}'""",
+        "+note='${ oc.env : NAME }'",
+        "+note='${oc.decode:${oc.env:NAME}}'",
+        "+note='a ${oc.env:NO_SUCH_VARIABLE,${oc.env:NAME}}'",
+    ],
+)
+def test_a_variable_of_the_environment_needs_a_word_of_consent(monkeypatch, name, typed):
     monkeypatch.setenv(name, MARKER)
-    for typed in (
-        [f"+note='${{oc.env:{name}}}'"],
-        [f"tags=['${{oc.env:{name},x}}']"],
-        [f"data.root='${{oc.env: {name}}}'"],
-    ):
-        with pytest.raises(UserError, match=f"{name}.* would be written into config.yaml") as caught:
-            compose_checked(typed)
-        assert MARKER not in str(caught.value)
+    typed = typed.replace("NAME", name)
+    with pytest.raises(UserError, match=r"allow it by trust_env=\[") as caught:
+        compose_checked([typed])
+    assert MARKER not in str(caught.value)
+    compose_checked([typed, f"trust_env=[{name},NO_SUCH_VARIABLE]"])
+
+
+def test_a_variable_whose_name_is_computed_is_refused(monkeypatch):
+    monkeypatch.setenv("GH_PAT", MARKER)
+    with pytest.raises(UserError, match="environment variable"):
+        compose_checked(["+which=GH_PAT", "+note='${oc.env:${which}}'"])
 
 
 def test_values_of_the_environment_are_in_no_file_unless_the_config_names_their_variable(command, monkeypatch):
     for name in ("WANDB_API_KEY", "MY_PASSWORD", "SOMETHING_ELSE"):
         monkeypatch.setenv(name, f"{MARKER}-{name}")
     monkeypatch.setenv("AUTHOR", "the-name-of-a-colleague")
-    outcome = command(*QUICK, "+note='${oc.env:AUTHOR}'")
+    outcome = command(*QUICK, "+note='${oc.env:AUTHOR}'", "trust_env=[AUTHOR]")
     assert outcome.code == 0, outcome.err
     written = [file.read_bytes() for file in command.folder.rglob("*") if file.is_file()]
     assert len(written) > 10

@@ -1,6 +1,7 @@
+from cifar_lightning.hints import all_keys, plain_or_raw
 from cifar_lightning.models import initialization
 from cifar_lightning.rules import INITS, RULES
-from cifar_lightning.validation import all_keys, compose_checked, plain_or_raw
+from cifar_lightning.validation import compose_checked
 
 
 def test_every_rule_is_about_a_key_that_some_choice_has():

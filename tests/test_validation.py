@@ -1,7 +1,8 @@
 import pytest
 
 from cifar_lightning.errors import UserError
-from cifar_lightning.validation import choices, compose_checked
+from cifar_lightning.hints import choices
+from cifar_lightning.validation import compose_checked
 
 
 @pytest.mark.parametrize(

@@ -12,10 +12,10 @@ from typing import Any
 from cifar_lightning.config import compose, conf_dir, instantiate, plain
 from cifar_lightning.console import answer, say
 from cifar_lightning.errors import UserError
+from cifar_lightning.hints import choices, nearest
 from cifar_lightning.models.torchvision_families import NAMES, family_of
 from cifar_lightning.options import Parser
 from cifar_lightning.reporting.tables import Row, number, rich_table
-from cifar_lightning.validation import choices, nearest
 
 PIXELS = 32
 DESCRIPTION = """\

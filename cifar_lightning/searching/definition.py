@@ -15,9 +15,10 @@ from yaml import YAMLError
 
 from cifar_lightning.config import conf_dir
 from cifar_lightning.errors import UserError
+from cifar_lightning.hints import choices, nearest
 from cifar_lightning.rules import Rule, choice, integer, optional
 from cifar_lightning.searching.space import Parameter, corners, overrides, read_space
-from cifar_lightning.validation import choices, compose_checked, nearest
+from cifar_lightning.validation import compose_checked
 
 PRUNERS = ("median", "hyperband", "none")
 OWN = ("ckpt_path", "train=", "optimized_metric", "hydra.", "hydra/", "paths.output_dir")  # what the search decides

@@ -10,7 +10,7 @@ from typing import Any
 
 from cifar_lightning.config import quoted
 from cifar_lightning.errors import UserError
-from cifar_lightning.validation import nearest
+from cifar_lightning.hints import nearest
 
 # What each type needs, and what it may have; `when` may stand anywhere.
 TYPES = {

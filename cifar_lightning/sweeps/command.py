@@ -18,10 +18,11 @@ from omegaconf import DictConfig, open_dict, read_write
 
 from cifar_lightning.config import conf_dir, parse_overrides, quoted
 from cifar_lightning.errors import UserError
+from cifar_lightning.hints import choices
 from cifar_lightning.processes import check_folder
 from cifar_lightning.sweeps import parallel, state
 from cifar_lightning.training.memory import give_memory_back
-from cifar_lightning.validation import choices, compose_checked
+from cifar_lightning.validation import compose_checked
 
 log = logging.getLogger(__name__)
 

@@ -8,9 +8,9 @@ import pytest
 import cifar_lightning
 from cifar_lightning import search
 from cifar_lightning.errors import UserError
+from cifar_lightning.hints import choices
 from cifar_lightning.searching.definition import read_search
 from cifar_lightning.searching.space import corners, overrides, read_space
-from cifar_lightning.validation import choices
 
 LR = "optimizer.lr: {type: float, low: 1e-4, high: 0.1, log: true}"
 

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from cifar_lightning.reporting.files import write_json
-from cifar_lightning.runs import is_running
 
 SWEEP = "multirun.yaml"  # Hydra writes it into a sweep's folder
 FAILURE = "failure.json"
@@ -60,6 +59,8 @@ def unfinished(folder: Path) -> list[Unfinished]:
 
 
 def _describe(job: Path) -> Unfinished:
+    from cifar_lightning.runs import is_running  # imports Hydra, which a report of finished runs need not wait for
+
     if is_running(job):
         return Unfinished(job, RUNNING, failed=False)
     if (job / FAILURE).exists():

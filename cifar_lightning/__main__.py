@@ -5,6 +5,7 @@ Nothing here imports torch, so that help, configs and mistakes cost tenths of a 
 
 import os
 import re
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -60,9 +61,12 @@ def main() -> None:
         report(f"stopped by {ending.signal.name}; {sweep.again()}" if sweep.Sweep.folder else str(ending), "")
         sys.exit(128 + ending.signal)
     except (KeyboardInterrupt, SystemExit) as ending:
-        if sweep.Sweep.folder and (isinstance(ending, KeyboardInterrupt) or ending.code):
+        code = ending.code if isinstance(ending, SystemExit) else 128 + signal.SIGINT
+        if sweep.Sweep.folder and code:
             report(f"interrupted; {sweep.again()}")
-        raise
+        elif isinstance(ending, KeyboardInterrupt):
+            report("interrupted before the run began")
+        sys.exit(code)
     except Exception as error:
         if sweep.Sweep.folder is None and not isinstance(error, EXPECTED):
             raise

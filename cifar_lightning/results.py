@@ -66,6 +66,7 @@ def collect(
         **test,
         "parameters": sum(p.numel() for p in classifier.network.parameters()),
         "epochs": len(history.rows),
+        "events": classifier.events,
         "train_seconds": round(history.seconds, 2),
         "images_per_second": history.images_per_second,
         "train_images": len(datamodule.train),
@@ -219,9 +220,24 @@ def show(metrics: Mapping[str, Any], folder: Path) -> None:
     console.print(tables.result_table(metrics))
     if "test/acc_per_class" in metrics:
         console.print(tables.class_table(metrics))
-    shown = Path(os.path.relpath(folder)) if folder.is_relative_to(Path.cwd()) else folder
-    logs = shown.parents[2] if len(shown.parents) > 3 else shown
-    lines = [f"figure     {path}" for path in sorted((shown / "figures").glob("*.png"))]
-    lines += [f"metrics    {shown / 'metrics.json'}", f"dashboard  tensorboard --logdir {logs} --host localhost"]
-    for line in lines:
-        say(line)
+    here = Path(os.path.relpath(folder)) if folder.is_relative_to(Path.cwd()) else folder
+    say(f"in {here}:")
+    say(f"  {', '.join(sorted(path.name for path in folder.iterdir() if path.suffix in ('.json', '.csv')))}, figures/")
+    say("next:")
+    for line in next_commands(metrics, folder, here):
+        say(f"  {line}")
+
+
+def next_commands(metrics: Mapping[str, Any], folder: Path, here: Path) -> list[str]:
+    """What can be typed after a run."""
+    python, run = ["python", "-m"], str(here)
+    lines = [[*python, "cifar_lightning.report", run]]
+    if any(folder.glob("checkpoints/*.ckpt")):
+        lines.append([*python, "cifar_lightning.predict", f"ckpt_path={run}", "index=test:0,1,2"])
+    words = [word for word in metrics["overrides"] if not word.startswith(("seed=", "hydra.run.dir="))]
+    if not any(word.startswith(("ckpt_path=", "train=")) for word in words):
+        lines.append([*python, "cifar_lightning", *words, f"seed={metrics['seed'] + 1}"])
+    if any(folder.glob("events.out.tfevents.*")):
+        logs = here.parents[2] if len(here.parents) > 3 else here
+        lines.append(["tensorboard", "--logdir", str(logs), "--host", "localhost"])
+    return [shlex.join(line) for line in lines]

@@ -160,6 +160,7 @@ RULES: dict[str, Rule] = {
     "trainer.val_check_interval": optional(COUNT_OR_SHARE_ABOVE_0),
     "trainer.check_val_every_n_epoch": optional(integer(1)),
     "trainer.num_sanity_val_steps": integer(-1),
+    "trainer.print_every": optional(COUNT_OR_SHARE),
     "trainer.log_every_n_steps": integer(1),
     "trainer.deterministic": Rule(lambda v: type(v) is bool or v == "warn", "true, false or warn"),
     "trainer.benchmark": optional(BOOLEAN),

@@ -22,7 +22,8 @@ from cifar_lightning.errors import UserError, causes, first_line, regular
 # What may differ when a run goes on: how long, where and how it is watched, not what is trained.
 FREE = (
     "trainer.max_epochs", "trainer.max_steps", "trainer.max_time", "trainer.accelerator", "trainer.devices",
-    "trainer.num_nodes", "trainer.strategy", "trainer.log_every_n_steps", "trainer.profiler", "trainer.detect_anomaly",
+    "trainer.num_nodes", "trainer.strategy", "trainer.log_every_n_steps", "trainer.print_every",
+    "trainer.profiler", "trainer.detect_anomaly",
     "trainer.limit_test_batches", "logger", "callbacks.progress_bar", "callbacks.model_summary",
     "callbacks.last_checkpoint", "callbacks.finite_loss", "callbacks.direct_steps", "paths", "data.root",
     "data.verify", "data.num_workers", "data.pin_memory", "data.persistent_workers", "data.eval_batch_size",

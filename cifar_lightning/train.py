@@ -81,7 +81,9 @@ def fit_and_test(config: DictConfig, overrides: list[str], show: bool, callbacks
     classifier = build_classifier(config, datamodule)
     if config.train and config.ckpt_path is None:  # else the checkpoint has these weights
         classifier.initialize_from(datamodule.train.images)
-    history = History(folder / "history.csv", announce=bool(config.callbacks) and not sys.stdout.isatty())
+    bar = sys.stdout.isatty() and config.callbacks.get("progress_bar") is not None
+    inside = 0 if bar else config.trainer.print_every
+    history = History(folder / "history.csv", announce=bool(config.callbacks), print_every=inside)
     trainer = build_trainer(config, history, datamodule, callbacks)
     if trainer.strategy.root_device.type == "cpu":
         # Lightning has torch ask NVIDIA's library for GPUs; each step of an optimizer would look for its file again.
@@ -225,6 +227,7 @@ def build_trainer(
     check_callbacks(callbacks, config)
     loggers = [build_logger(config, plain(logger)) for logger in config.logger.values() if logger is not None]
     settings = plain(config.trainer)
+    settings.pop("print_every", None)
     settings["plugins"] = [*settings.get("plugins", []), WholeFiles()]
     settings["precision"] = resolve_precision(settings["precision"], settings["accelerator"])
     settings["profiler"] = settings["profiler"] or NoProfiler()

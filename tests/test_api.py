@@ -172,7 +172,7 @@ def test_a_run_goes_on_in_its_own_folder(here):
     assert first.folder == here / "my" / "run"
     more = train(compose([f"ckpt_path={first.folder}/checkpoints/last.ckpt", "trainer.max_epochs=2"]))
     assert more.folder == first.folder
-    assert [row["epoch"] for row in more.history] == [0, 1]
+    assert [row["epoch"] for row in more.history] == [1, 2]
     assert more.history[0] == first.history[0]
 
 

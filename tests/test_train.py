@@ -53,7 +53,7 @@ def test_a_run_leaves_its_record_in_its_folder(trained):
     assert figures == {"accuracy_per_class", "confusion_matrix", "learning_curves", "mistakes", "samples"}
 
     history = rows(folder / "history.csv")
-    assert [int(row["epoch"]) for row in history] == [0, 1, 2]
+    assert [int(row["epoch"]) for row in history] == [1, 2, 3]
     best = max(history, key=lambda row: float(row["val/acc"]))
     assert float(best["val/acc"]) == pytest.approx(result["val/acc"])
     assert float(best["val/loss"]) == pytest.approx(result["val/loss"])

@@ -141,7 +141,7 @@ def _band(axes: Axes, entry: Entry, key: str, factor: float, color: str | None, 
     columns: dict[int, list[float]] = {}
     for row in (row for history in entry.histories for row in history):
         if row.get(key) is not None:
-            columns.setdefault(row["epoch"] + 1, []).append(factor * row[key])
+            columns.setdefault(row["epoch"], []).append(factor * row[key])
     if not columns:
         return
     epochs = sorted(columns)

@@ -94,7 +94,7 @@ def learning_curves(history: Sequence[Mapping[str, Any]], test: Mapping[str, Any
 def _curves(axes: Axes, history: Sequence[Mapping[str, Any]], quantity: str, test: Mapping[str, Any]) -> None:
     """Draw one quantity's curves; the title says the best validation value and the test value."""
     factor = 100 if quantity == "acc" else 1
-    epochs = [row["epoch"] + 1 for row in history]
+    epochs = [row["epoch"] for row in history]
     marker = {"train": "o", "val": "s"} if len(epochs) <= 25 else {}  # a single epoch is a dot that can be seen
     facts = []
     for part, line in (("train", "-"), ("val", "--")):

@@ -113,7 +113,7 @@ def settings(run: Run) -> list[Row]:
 def history_rows(path: Path) -> list[Row]:
     rows = []
     for line in read_csv(path) if path.exists() else []:
-        row = {"epoch": number(line["epoch"] + 1)}
+        row = {"epoch": number(line["epoch"])}
         for part, words in (("train", "training"), ("val", "validation")):
             row[f"{words} loss"] = number(line[f"{part}/loss"], 4)
             row[f"{words} accuracy"] = percent(line[f"{part}/acc"])

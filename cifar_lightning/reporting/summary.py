@@ -22,7 +22,7 @@ from cifar_lightning.reporting.tables import NOTHING, Row, markdown_table, numbe
 MEANINGLESS = re.compile(
     r"~?(seed|experiment|ckpt_path|train|test|tags|task_name|optimized_metric|paths|logger|hydra"
     r"|data\.(root|source|verify|num_workers|pin_memory|persistent_workers|eval_batch_size)"
-    r"|trainer\.(accelerator|precision|deterministic|benchmark|enable_\w+|log_every_n_steps|num_sanity_val_steps"
+    r"|trainer\.(accelerator|precision|deterministic|benchmark|enable_\w+|log_every_n_steps|print_every|num_sanity_val_steps"
     r"|detect_anomaly|profiler|default_root_dir)"
     r"|callbacks\.\w*(progress_bar|model_summary))([./].*)?(=.*)?"
     r"|trainer=(cpu|gpu|mps)|trainer\.devices=1"

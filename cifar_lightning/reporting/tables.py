@@ -51,7 +51,7 @@ def result_rows(metrics: Mapping[str, Any]) -> list[Row]:
         ("epochs", number(metrics.get("epochs"))),
         ("training time", duration(metrics.get("train_seconds"))),
         ("images a second", number(metrics.get("images_per_second"))),
-        ("tested checkpoint", str(metrics.get("checkpoint") or NOTHING)),
+        ("tested checkpoint", str((metrics.get("checkpoint") if "test/acc" in metrics else None) or NOTHING)),
     ]
     result = [{"": name, "this run": text} for name, text in rows if text != NOTHING]
     published = metrics.get("published_test_acc")

@@ -1,6 +1,7 @@
 """`python -m cifar_lightning -m …`: what is checked before a sweep starts, and what it ends in."""
 
 import logging
+import math
 import time
 import traceback
 from argparse import Namespace
@@ -20,6 +21,7 @@ from cifar_lightning.config import conf_dir, parse_overrides, quoted
 from cifar_lightning.errors import UserError
 from cifar_lightning.hints import choices
 from cifar_lightning.processes import check_folder
+from cifar_lightning.reporting.tables import duration
 from cifar_lightning.sweeps import parallel, state
 from cifar_lightning.training.memory import give_memory_back
 from cifar_lightning.validation import compose_checked
@@ -35,10 +37,16 @@ class Sweep(Callback):
 
     folder: Path | None = None
     start = 0.0
+    jobs = 0  # in all
     hydra: Any = None  # Hydra's own part of the config
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         Sweep.folder, Sweep.start = Path(config.hydra.sweep.dir).absolute(), time.time()
+        Sweep.jobs = math.prod(
+            len(list(o.sweep_string_iterator()))
+            for o in parse_overrides(config.hydra.overrides.task)
+            if o.is_discrete_sweep()
+        )
         with read_write(config.hydra), open_dict(config.hydra):
             config.hydra.overrides.hydra.append(f"hydra.sweep.dir={quoted(Sweep.folder)}")
 
@@ -46,6 +54,10 @@ class Sweep(Callback):
         job_return.cfg = job_return.hydra_cfg = None  # Hydra would keep them until the sweep's end
         if config.hydra.mode == RunMode.MULTIRUN:
             give_memory_back()
+            done = config.hydra.job.num + 1
+            if 0 < done < Sweep.jobs:  # in a launcher's other process nothing is known of the whole
+                left = (time.time() - Sweep.start) / done * (Sweep.jobs - done)
+                log.info("%d/%d jobs done, about %s left", done, Sweep.jobs, duration(left))
 
 
 def checked(arguments: Sequence[str], args: Namespace) -> list[str]:

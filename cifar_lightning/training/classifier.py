@@ -1,5 +1,6 @@
 """The one LightningModule: whatever network it is given, it trains, validates and tests it the same way."""
 
+import logging
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -17,6 +18,8 @@ from cifar_lightning.training.metrics import Sums, check_outputs, test_metrics
 from cifar_lightning.training.optimizers import FLATTENING, build_optimizer
 from cifar_lightning.training.schedules import build_schedule
 from cifar_lightning.training.tta import averaged_logits
+
+log = logging.getLogger(__name__)
 
 INITIALIZED_FROM = 5_000  # training images, for what a network computes from data
 
@@ -65,6 +68,7 @@ class ImageClassifier(L.LightningModule):
         self._shift = -torch.tensor(self.mean)[:, None, None] * self._scale
         self._byte_scale = self._scale / 255
         self.images_trained = 0  # by this process
+        self.events: list[str] = []  # what changed the course of training, in words
         self.val_sums: Sums | None = None  # while a validation goes on
         self.val_means: dict[str, Tensor] = {}  # of the latest validation
         self.val_step: int | None = None  # the step that it came after
@@ -205,8 +209,18 @@ class ImageClassifier(L.LightningModule):
             # An epoch that max_steps or max_time cuts off has no validation.
             there = config.monitor in self.trainer.callback_metrics
             if isinstance(plateau, ReduceLROnPlateau) and there and plateau.last_epoch < epochs // config.frequency:
-                assert config.monitor is not None
-                plateau.step(self.trainer.callback_metrics[config.monitor])
+                before = plateau.optimizer.param_groups[0]["lr"]
+                plateau.step(self.trainer.callback_metrics[str(config.monitor)])
+                if (after := plateau.optimizer.param_groups[0]["lr"]) < before:
+                    why = f"{config.monitor} has not improved for more than patience={plateau.patience}"
+                    self.announce(
+                        f"after epoch {epochs}: learning rate lowered from {before:.3g} to {after:.3g}, as {why}"
+                    )
+
+    def announce(self, event: str) -> None:
+        """Say in the log, and later in metrics.json, what changed the course of training."""
+        self.events.append(event)
+        log.info(event)
 
     def configure_optimizers(self) -> Any:
         trainer = self.trainer

@@ -13,6 +13,7 @@ from cifar_lightning.runs import withdraw_result
 
 log = logging.getLogger(__name__)
 
+SECONDS_BETWEEN_LINES = 30
 METRICS = ("train/loss", "train/acc", "val/loss", "val/acc")
 
 
@@ -25,14 +26,18 @@ class History(Checkpoint):
 
     may_miss_steps = True
 
-    def __init__(self, path: Path, *, announce: bool = False) -> None:
-        self.path = path
-        self.announce = announce  # log a line an epoch, where no progress bar is drawn
+    def __init__(self, path: Path, *, announce: bool = False, print_every: int | float | None = None) -> None:
+        """announce: log a line an epoch, and inside one after `print_every` steps (or that share of the epoch).
+
+        Null: where 30 seconds have passed since the last line; 0: none inside an epoch.
+        """
+        self.path, self.announce, self.print_every = path, announce, print_every
         self.rows: list[dict[str, Any]] = []
         self.seconds = 0.0  # training and validation
         self.training_seconds = 0.0  # without validation
         self.images = 0  # that training has seen, over all processes
         self._counted = 0  # of what the module counts
+        self._printed = (0.0, 0)  # when, and in which step
         self._clock = 0.0  # when the stretch of training or validation began that is counted next
         self._training = False
 
@@ -60,6 +65,7 @@ class History(Checkpoint):
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._clock, self._training = time.perf_counter(), True
+        self._printed = (self._clock, trainer.global_step)
         if trainer.is_global_zero:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self.path.touch()  # from now on the run's folder is worth keeping
@@ -72,6 +78,19 @@ class History(Checkpoint):
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         self._count_images(trainer, pl_module)
+        if self.announce and trainer.is_global_zero and not trainer.is_last_batch and self._line_is_due(trainer):
+            self._printed = (time.perf_counter(), trainer.global_step)
+            where = f"step {batch_idx + 1:,} of {trainer.num_training_batches:,}"
+            log.info("epoch %s  %s  %s", self._epoch(trainer), where, running(pl_module))
+
+    def _line_is_due(self, trainer: L.Trainer) -> bool:
+        now, (printed, step) = time.perf_counter(), self._printed
+        if self.print_every is None:
+            return now - printed >= SECONDS_BETWEEN_LINES
+        every = (
+            self.print_every if isinstance(self.print_every, int) else self.print_every * trainer.num_training_batches
+        )
+        return 0 < every <= trainer.global_step - step
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
         self._count_images(trainer, pl_module)  # of steps that were taken directly; a checkpoint may be saved now
@@ -89,7 +108,7 @@ class History(Checkpoint):
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._advance(training=True)
         figures = trainer.callback_metrics
-        row: dict[str, Any] = {"epoch": trainer.current_epoch, "step": trainer.global_step}
+        row: dict[str, Any] = {"epoch": trainer.current_epoch + 1, "step": trainer.global_step}
         row |= {name: float(figures[name]) if name in figures else None for name in METRICS}
         row["lr"] = trainer.optimizers[0].param_groups[0]["lr"]
         row["seconds"] = round(self.seconds, 3)
@@ -97,17 +116,23 @@ class History(Checkpoint):
         if trainer.is_global_zero:
             write_csv(self.path, self.rows)
             if self.announce:
-                log.info(self._line(trainer.max_epochs))
+                log.info(self._line(trainer))
+                self._printed = (time.perf_counter(), trainer.global_step)
 
     def _count_images(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         images: int = pl_module.images_trained  # type: ignore[assignment]
         self.images += (images - self._counted) * trainer.world_size
         self._counted = images
 
-    def _line(self, max_epochs: int | None) -> str:
+    @staticmethod
+    def _epoch(trainer: L.Trainer) -> str:
+        """`3/30`, or `3` where there is no limit; counted from 1."""
+        total = f"/{trainer.max_epochs}" if (trainer.max_epochs or 0) > 0 else ""
+        return f"{trainer.current_epoch + 1}{total}"
+
+    def _line(self, trainer: L.Trainer) -> str:
         row = self.rows[-1]
-        total = f"/{max_epochs}" if max_epochs and max_epochs > 0 else ""
-        parts = [f"epoch {row['epoch'] + 1}{total}", f"train {row['train/loss']:.4f} {row['train/acc']:.2%}"]
+        parts = [f"epoch {self._epoch(trainer)}", f"train {row['train/loss']:.4f} {row['train/acc']:.2%}"]
         if row["val/acc"] is not None:
             parts.append(f"val {row['val/loss']:.4f} {row['val/acc']:.2%}")
         return "  ".join([*parts, f"lr {row['lr']:.3g}", f"{self.images_per_second:,.0f} images/s"])
@@ -117,3 +142,9 @@ class History(Checkpoint):
         self.seconds += now - self._clock
         self.training_seconds += (now - self._clock) * training
         self._clock = now
+
+
+def running(module: L.LightningModule) -> str:
+    """Loss and accuracy of the epoch so far, in this process. Waits for the device, so not to be asked every step."""
+    sums: Any = module.train_sums
+    return f"train {sums.loss.item() / sums.images:.4f} {sums.correct.item() / sums.images:.2%}"

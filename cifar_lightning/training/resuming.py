@@ -23,7 +23,13 @@ def state(module: "ImageClassifier") -> dict[str, Any]:
     else:
         rows = {key: trainer.strategy.all_gather(row.to(device)).cpu() for key, row in rows.items()}
     means = {key: value.item() for key, value in module.val_means.items()}
-    return {"epoch": trainer.current_epoch, "val_means": means, "val_step": module.val_step, **rows}
+    return {
+        "epoch": trainer.current_epoch,
+        "val_means": means,
+        "val_step": module.val_step,
+        "events": module.events,
+        **rows,
+    }
 
 
 def restore(module: "ImageClassifier", saved: dict[str, Any]) -> None:
@@ -33,6 +39,7 @@ def restore(module: "ImageClassifier", saved: dict[str, Any]) -> None:
         module.train_sums.load(saved["sums"][row])
     module.val_means = {key: module.train_sums.loss.new_tensor(mean) for key, mean in saved["val_means"].items()}
     module.val_step = saved.get("val_step")
+    module.events = list(saved.get("events", []))
     torch.set_rng_state(saved["rng"][row].clone())  # torch reads the storage from its start, a row is further on
     if "device_rng" in saved and module.device.type != "cpu":
         torch.get_device_module(module.device).set_rng_state(saved["device_rng"][row].clone())

@@ -42,7 +42,7 @@ def _is_schedule(thing: Any) -> bool:
 
 
 def _is_callback(thing: Any) -> bool:
-    return _is_a(Callback)(thing) or thing is timedelta or getattr(thing, "__name__", "") == "model_summary"
+    return _is_a(Callback)(thing) or thing is timedelta
 
 
 def _is_logger(thing: Any) -> bool:

@@ -15,9 +15,9 @@ CLASSES = [
     "airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck",
 ]  # fmt: skip
 HISTORY = [
-    {"epoch": 0, "train/loss": 2.0, "train/acc": 0.25, "val/loss": 1.5, "val/acc": 0.40},
-    {"epoch": 1, "train/loss": 1.0, "train/acc": 0.50, "val/loss": 1.2, "val/acc": 0.60},
-    {"epoch": 2, "train/loss": 0.5, "train/acc": 0.75, "val/loss": 1.4, "val/acc": 0.55},
+    {"epoch": 1, "train/loss": 2.0, "train/acc": 0.25, "val/loss": 1.5, "val/acc": 0.40},
+    {"epoch": 2, "train/loss": 1.0, "train/acc": 0.50, "val/loss": 1.2, "val/acc": 0.60},
+    {"epoch": 3, "train/loss": 0.5, "train/acc": 0.75, "val/loss": 1.4, "val/acc": 0.55},
 ]
 
 
@@ -255,6 +255,6 @@ def test_pyplot_is_not_imported():
 
 def test_a_run_that_diverged_at_once_still_has_a_figure(tmp_path):
     nan = float("nan")
-    figure = figures.learning_curves([{"epoch": 0, "train/loss": nan, "train/acc": nan, "val/loss": None}])
+    figure = figures.learning_curves([{"epoch": 1, "train/loss": nan, "train/acc": nan, "val/loss": None}])
     assert all(axes.get_lines()[:] == [] for axes in figure.axes)
     saved(figure, tmp_path / "nan.png")

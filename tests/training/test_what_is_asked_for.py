@@ -91,5 +91,5 @@ def test_the_figures_are_those_of_the_tested_checkpoint(command):
     lowest = min(rows, key=lambda row: float(row["val/loss"]))
     metrics = json.loads((command.folder / "r" / "metrics.json").read_text())
     assert metrics["checkpoint"] == "lowest"
-    assert metrics["checkpoint_epoch"] == int(lowest["epoch"]) + 1
+    assert metrics["checkpoint_epoch"] == int(lowest["epoch"])
     assert (metrics["val/loss"], metrics["val/acc"]) == (float(lowest["val/loss"]), float(lowest["val/acc"]))

@@ -206,7 +206,7 @@ def _finished_or_trained(job: Sequence[str], sweep: Path, swept: Sequence[str]) 
             more = [f"ckpt_path={quoted(last)}"] if last.is_file() and config.train and not config.ckpt_path else []
             metrics = _train(compose([*job, *more], output_dir=folder), quiet=True, claimed=True).metrics
         state.forget_failure(folder)
-        return _result(folder, state.rename(folder, metrics, list(job)))
+        return _result(folder, metrics)
 
 
 def _choose_folder(config: DictConfig, overrides: Sequence[str], claimed: bool) -> Path:

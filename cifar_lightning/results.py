@@ -22,6 +22,7 @@ import cifar_lightning
 from cifar_lightning.config import plain
 from cifar_lightning.console import say
 from cifar_lightning.data.datamodule import CIFAR10DataModule
+from cifar_lightning.identity import differences, is_partial
 from cifar_lightning.reporting import figures, tables, tensorboard
 from cifar_lightning.reporting.files import write_json, write_predictions
 from cifar_lightning.reporting.summary import Run
@@ -58,9 +59,7 @@ def collect(
             test |= {"test_tta": config.test_tta}
             test |= {f"{key}_without_tta": plain_figures[key] for key in ("test/acc", "test/loss")}
     choices, name = config.choices, Path(checkpoint).stem if checkpoint else None
-    published = plain(config.published_test_acc)
-    if isinstance(published, dict):  # a figure for each checkpoint
-        published = published.get(name)
+    differing = differences(config, overrides)
     return {
         **validation,
         **test,
@@ -76,11 +75,21 @@ def collect(
         "task_name": config.task_name,
         "tags": plain(config.tags),
         "command": shlex.join(["python", "-m", "cifar_lightning", *overrides]),
-        "overrides": list(overrides),
+        "overrides": differing,
         "seed": config.seed,
-        "published_test_acc": published,
+        "published_test_acc": published(config, differing, name),
+        "partial": is_partial(config),
         **circumstances(trainer, datamodule),
     }
+
+
+def published(config: DictConfig, differing: Sequence[str], checkpoint: str | None) -> float | None:
+    """The recipe's published accuracy in %, where this run is the recipe and nothing else."""
+    settings = Run(Path("metrics.json"), {"overrides": differing}).settings
+    if config.choices.get("experiment") and settings:
+        return None
+    figure = plain(config.published_test_acc)
+    return figure.get(checkpoint) if isinstance(figure, dict) else figure  # one for each checkpoint
 
 
 def circumstances(trainer: L.Trainer, datamodule: CIFAR10DataModule) -> dict[str, Any]:
@@ -234,7 +243,7 @@ def next_commands(metrics: Mapping[str, Any], folder: Path, here: Path) -> list[
     lines = [[*python, "cifar_lightning.report", run]]
     if any(folder.glob("checkpoints/*.ckpt")):
         lines.append([*python, "cifar_lightning.predict", f"ckpt_path={run}", "index=test:0,1,2"])
-    words = [word for word in metrics["overrides"] if not word.startswith(("seed=", "hydra.run.dir="))]
+    words = [word for word in shlex.split(metrics["command"])[3:] if not word.startswith(("seed=", "hydra.run.dir="))]
     if not any(word.startswith(("ckpt_path=", "train=")) for word in words):
         lines.append([*python, "cifar_lightning", *words, f"seed={metrics['seed'] + 1}"])
     if any(folder.glob("events.out.tfevents.*")):

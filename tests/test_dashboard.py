@@ -169,11 +169,11 @@ def test_every_override_that_matters_is_a_column_with_the_value_of_the_config():
         "model.hidden=[5,6]",
         "+model.dropout=25e-2",
         "trainer=ddp",
-        "~callbacks.dashboard",
+        "~callbacks.best_checkpoint",
     ]
     assert hparams(config, [*typed, "logger=none", "data.root=/data", "+model.extra={a: 1}"]) == {
         "model": "cnn2", "seed": 3, "data.batch_size": 64, "trainer.max_epochs": 2, "model.hidden": [5, 6],
-        "model.dropout": 0.25, "trainer": "ddp", "~callbacks.dashboard": "removed", "model.extra": "{a: 1}",
+        "model.dropout": 0.25, "trainer": "ddp", "~callbacks.best_checkpoint": "removed", "model.extra": "{a: 1}",
     }  # fmt: skip
 
 

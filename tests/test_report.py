@@ -76,7 +76,7 @@ def write_run(folder: Path, words: str = "plain", *, figure: str = "extra", **ch
     (folder / "metrics.json").write_text(json.dumps(metrics))
     (folder / "config.yaml").write_text(yaml.safe_dump({"choices": {"model": words, "debug": None}, "note": words}))
     history = "epoch,step,train/loss,train/acc,val/loss,val/acc,lr,seconds\n"
-    (folder / "history.csv").write_text(f"{history}0,10,1.5,0.5,1.25,0.625,0.1,30\n1,20,1.0,0.75,0.6,0.825,0.01,75.2\n")
+    (folder / "history.csv").write_text(f"{history}1,10,1.5,0.5,1.25,0.625,0.1,30\n2,20,1.0,0.75,0.6,0.825,0.01,75.2\n")
     quoted = words.replace('"', '""')
     (folder / "predictions.csv").write_text(
         f'index,label,prediction,confidence\n0,"{quoted}",dog,0.6\n1,dog,dog,0.99\n2,"{quoted}",dog,0.9\n'

@@ -50,7 +50,7 @@ def entries(summary: Summary) -> list[Entry]:
     return [
         Entry(
             name,
-            {key: settings.get(key, "default") for key in varying},
+            {key: settings.get(key) or runs[0].default(key) or "default" for key in varying},
             [run.metrics for run in runs],
             [_history(run) for run in runs],
         )

@@ -35,12 +35,13 @@ def comparison_figures(compared: Sequence[Entry]) -> dict[str, Figure]:
 
 
 def short_names(compared: Sequence[Entry]) -> list[str]:
-    """What tells the entries apart: values alone where one setting varies; the middle of a long name is left out."""
+    """What tells the entries apart, each name once: values alone where one setting varies; long names are cut."""
     values = [" ".join(entry.settings.values()) for entry in compared]
     alone = len(compared[0].settings) == 1 and len(set(values)) == len(values)
     names = values if alone else [entry.name for entry in compared]
     half = (LONGEST - 1) // 2
-    return [name if len(name) <= LONGEST else f"{name[:half]}…{name[-half:]}" for name in names]
+    cut = [name if len(name) <= LONGEST else f"{name[:half]}…{name[-half:]}" for name in names]
+    return [name if cut.count(name) == 1 else f"{i + 1}: {name}" for i, name in enumerate(cut)]
 
 
 def ranked_by(compared: Sequence[Entry]) -> str:

@@ -14,17 +14,21 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from cifar_lightning.errors import UserError
 from cifar_lightning.reporting.tables import NOTHING, Row, markdown_table, number
 
 # Overrides that change where, how fast or how visibly a run takes place, but not what is trained.
 # trainer=ddp is not among them: it has another batch size. Precision is compared as it was in the end, not as typed.
 MEANINGLESS = re.compile(
-    r"~?(seed|experiment|ckpt_path|train|test|tags|task_name|optimized_metric|paths|logger|hydra"
+    r"~?(seed|experiment|ckpt_path|train|test|tags|task_name|optimized_metric|paths|logger|hydra|compile|trust|trust_env"
+    r"|published_test_acc|channels_last"
     r"|data\.(root|source|verify|num_workers|pin_memory|persistent_workers|eval_batch_size)"
     r"|trainer\.(accelerator|precision|deterministic|benchmark|enable_\w+|log_every_n_steps|print_every|num_sanity_val_steps"
     r"|detect_anomaly|profiler|default_root_dir)"
-    r"|callbacks\.\w*(progress_bar|model_summary))([./].*)?(=.*)?"
+    r"|callbacks\.\w*(progress_bar|model_summary|direct_steps|last_checkpoint|finite_loss|dashboard|rate_monitor)"
+    r")([./].*)?(=.*)?"
     r"|trainer=(cpu|gpu|mps)|trainer\.devices=1"
 )
 
@@ -46,6 +50,24 @@ class Run:
     def settings(self) -> dict[str, str]:
         """The overrides that change what is trained."""
         return {name: value for name, value in self.overrides.items() if not MEANINGLESS.fullmatch(_typed(name, value))}
+
+    @cached_property
+    def config(self) -> Mapping[str, Any]:
+        """The run's config.yaml; empty where it lies no longer beside the metrics."""
+        try:
+            config = yaml.load(Path(self.path).with_name("config.yaml").read_text(encoding="utf-8"), yaml.CSafeLoader)
+        except (OSError, ValueError, yaml.YAMLError):
+            return {}
+        return config if isinstance(config, dict) else {}
+
+    def default(self, key: str) -> str | None:
+        """What the run has for a key that it did not set, if that is a choice or a single value."""
+        choices, value = self.config.get("choices"), self.config
+        if isinstance(choices, dict) and key in choices:
+            return str(choices[key])
+        for name in key.split("."):
+            value = value.get(name, {}) if isinstance(value, dict) else {}
+        return None if isinstance(value, dict | list) or value is None else str(value)
 
     @cached_property
     def checkpoint(self) -> str:
@@ -113,25 +135,30 @@ def summarize(runs: Sequence[Run], by: Sequence[str] = ()) -> Summary:
     """
     if not runs:
         raise UserError("there are no runs to summarise.")
-    kept = newest_of_each_seed(runs)
+    whole = [run for run in runs if not run.metrics.get("partial")] or list(runs)
+    kept = newest_of_each_seed(whole)
     groups = group(kept, by)
     common = {} if by or len(groups) == 1 else _in_all(kept)
+    told = [] if by else list(dict.fromkeys(key for run in kept for key in run.settings if key not in common))
     environments = list(dict.fromkeys(_environment(run) for run in kept))
-    differing = [key for key in ("checkpoint", "precision") if len({_value(run, key) for run in kept}) > 1]
+    differing = [key for key in ("data", "checkpoint", "precision") if len({_value(run, key) for run in kept}) > 1]
     rows = []
     for members in groups:
-        row = {key: _value(members[0], key) for key in by} or {"run": _name(members[0], common)}
+        row = {key: _value(members[0], key) for key in by} or {"run": _name(members[0], common, told)}
         row |= {key: " / ".join(sorted({_value(run, key) for run in members})) for key in differing}
         row |= _figures(members)
         if len(environments) > 1:
             indices = sorted({environments.index(_environment(run)) for run in members})
             row["made on"] = ", ".join(_letter(i) for i in indices)
         rows.append(row)
-    order = sorted(range(len(rows)), key=_ranking(groups, rows))
+    rank = _ranking(groups, rows)
+    order = sorted(range(len(rows)), key=lambda i: (str(groups[i][0].metrics.get("data")), rank(i)))
     empty = {column for column in rows[0] if all(row[column] == NOTHING for row in rows)}
     rows = [{column: text for column, text in rows[i].items() if column not in empty} for i in order]
-    names = [", ".join(_value(g[0], key) for key in by) if by else _name(g[0], common) for g in groups]
-    notes = _notes(kept, len(runs), common, environments)
+    names = [", ".join(_value(g[0], key) for key in by) if by else _name(g[0], common, told) for g in groups]
+    notes = _notes(kept, len(whole), common, environments)
+    if len(whole) < len(runs):
+        notes.append(f"Left out: {len(runs) - len(whole)} trial runs over a part of the data (debug, limit_*_batches).")
     return Summary(rows, notes, [groups[i] for i in order], [names[i] for i in order])
 
 
@@ -159,7 +186,8 @@ def group(runs: Iterable[Run], by: Sequence[str] = ()) -> list[list[Run]]:
     groups: dict[Hashable, list[Run]] = {}
     for run in runs:
         values = tuple(_comparable(_value(run, key)) for key in by)
-        groups.setdefault((run.checkpoint, values) if by else run.key, []).append(run)
+        data = run.metrics.get("data"), run.metrics.get("data_checksum")  # accuracies on two are never averaged
+        groups.setdefault((run.checkpoint, data, values) if by else run.key, []).append(run)
     return list(groups.values())
 
 
@@ -200,13 +228,13 @@ def _value(run: Run, key: str) -> str:
     if key == "checkpoint":
         return run.checkpoint
     value = run.metrics.get(key)
-    return run.overrides.get(key, "default") if value is None else str(value)
+    return run.overrides.get(key) or run.default(key) or "default" if value is None else str(value)
 
 
 def _check_known(key: str, runs: Sequence[Run]) -> None:
     fields = {name for run in runs for name, value in run.metrics.items() if isinstance(value, str | int | float)}
     known = sorted(fields | {name for run in runs for name in run.overrides})
-    if key not in known:
+    if key not in known and all(run.default(key) is None for run in runs):
         near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
         hint = f"Did you mean {near[0]}?" if near else f"There are {', '.join(known)}."
         raise UserError(f"--by {key}: no run has or overrides {key}. {hint}")
@@ -230,8 +258,10 @@ def _in_all(runs: Sequence[Run]) -> dict[str, str]:
     return {name: first[name] for name in first if all(one.get(name) == _comparable(first[name]) for one in rest)}
 
 
-def _name(run: Run, common: Mapping[str, str]) -> str:
-    settings = [_typed(name, value) for name, value in run.settings.items() if name not in common]
+def _name(run: Run, common: Mapping[str, str], told: Sequence[str] = ()) -> str:
+    """What a row is called: the experiment, and of `told` (the keys that any run sets) what is not common to all."""
+    values = {key: run.settings[key] if key in run.settings else run.default(key) for key in [*run.settings, *told]}
+    settings = [_typed(name, value) for name, value in values.items() if name not in common and value is not None]
     parts = [run.metrics.get("experiment"), *settings]
     return ", ".join(filter(None, parts)) or f"{run.metrics.get('model') or 'model'}, defaults"
 

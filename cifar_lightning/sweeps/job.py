@@ -110,7 +110,7 @@ def sweep_job(config: DictConfig) -> dict[str, Any]:
         if metrics is not None:
             log.info("%s: finished already", folder.name)
             state.forget_failure(folder)
-            return state.rename(folder, metrics, list(HydraConfig.get().overrides.task))
+            return metrics
         return attempt(config, folder)
 
 

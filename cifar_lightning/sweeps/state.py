@@ -31,17 +31,6 @@ def result(folder: Path) -> dict[str, Any] | None:
     return metrics if {"val/acc", "test/acc"} & metrics.keys() else None
 
 
-def rename(folder: Path, metrics: dict[str, Any], overrides: list[str]) -> dict[str, Any]:
-    """Call a finished job what the present command calls it, so that the summary puts it beside its like.
-
-    A default may be typed out now: `activation=relu` is the same job, and the same row as its other seeds.
-    """
-    if metrics.get("overrides") != overrides:
-        metrics["overrides"] = overrides
-        write_json(folder / "metrics.json", metrics)
-    return metrics
-
-
 def note_failure(folder: Path, reason: str) -> None:
     write_json(folder / FAILURE, {"reason": reason})
 

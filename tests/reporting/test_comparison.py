@@ -119,5 +119,7 @@ def test_nothing_on_the_front_is_beaten():
 
 def test_long_names_stay_short_and_one_setting_needs_no_name():
     long = [Entry("x" * 30 + str(i) + "y" * 30, {"a": str(i), "b": str(i)}, [], []) for i in range(2)]
-    assert all(len(name) <= 44 and "…" in name for name in short_names(long))
+    names = short_names(long)
+    assert all(len(name) <= 48 and "…" in name for name in names)
+    assert len(set(names)) == 2  # a legend and its colours go by them
     assert short_names([Entry("activation=relu", {"activation": "relu"}, [], [])]) == ["relu"]

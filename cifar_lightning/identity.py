@@ -70,8 +70,7 @@ def written(value: Any) -> str:
 
 def is_partial(config: DictConfig) -> bool:
     """Whether this is a trial run, over a part of the data: no result to stand beside others."""
-    limits = [config.trainer.get(key) for key in PARTLY]
-    return any(
-        limit is True or (type(limit) is int and limit > 0) or (type(limit) is float and 0 < limit < 1)
-        for limit in limits
-    )
+    for limit in (config.trainer.get(key) for key in PARTLY):
+        if limit is True or (type(limit) is int and limit > 0) or (type(limit) is float and 0 < limit < 1):
+            return True
+    return False

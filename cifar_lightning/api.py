@@ -102,6 +102,8 @@ def _train(config: DictConfig, quiet: bool, callbacks: Sequence[Callback] = (), 
     OmegaConf.set_readonly(config, False)
     with open_dict(config):
         overrides = config.pop("overrides")
+    if quiet and config.callbacks.get("model_summary"):
+        config.callbacks.model_summary = None
     folder = _choose_folder(config, overrides, claimed)
     with nullcontext() if claimed else owned(folder), _logging(folder, quiet):
         try:

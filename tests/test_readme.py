@@ -50,8 +50,8 @@ def test_a_training_command_runs(command, cifar_folder, monkeypatch, line):
                 f"data.val_size={0 if has_no_validation else 60}",
             ]
         given += [*SHORT, *(["data.batch_size=32"] if not any("data.batch_size" in word for word in given) else [])]
-    if any("my_package" in word for word in given):
-        Path("my_package.py").write_text("from cifar_lightning.models.convnet import ConvNet as MyConvNet\n")
+    if any("my_nets" in word for word in given):
+        Path("my_nets.py").write_text(NET)
         monkeypatch.syspath_prepend(str(command.folder))
     outcome = command(*given)
     assert outcome.code == 0, outcome.err
@@ -85,11 +85,26 @@ def test_resuming_testing_and_summarising_run(command, capsys, cifar_folder):
     assert "cnn2" in capsys.readouterr().out  # the summary's row
 
 
-def test_the_python_lines_run(command, capsys):
-    (lines,) = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+API, NET = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+
+
+def test_the_python_lines_give_what_is_said_beside_them(command, capsys):
+    first, _, rest = API.partition("runs = sweep")
+    exec(first, names := {})
+    accuracy, classes = capsys.readouterr().out.splitlines()[-2:]
+    assert float(accuracy) > 0.95
+    assert classes == "['5', '2', '8']"
     short = '"trainer.max_epochs=1", "trainer.limit_train_batches=2", "logger=none"'
-    exec(lines.replace('"trainer.max_epochs=5"', short), {})
-    assert "| activation=tanh" in capsys.readouterr().out
+    exec("runs = sweep" + rest.replace('"trainer.max_epochs=5"', short), names)
+    assert "activation=tanh" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_its_sweep_compares_fairly(command, capsys):
+    exec(API, {})
+    rows = re.findall(r"activation=(\w+) \|[^|]*\| +([\d.]+)", capsys.readouterr().out)
+    assert {name for name, _ in rows} == {"relu", "tanh"}
+    assert all(float(accuracy) > 95 for _, accuracy in rows)
 
 
 @pytest.mark.parametrize("line", [line for line in COMMANDS if line.startswith("make ")])

@@ -263,7 +263,7 @@ def test_a_run_that_says_little_is_told_in_little(tmp_path):
         ("{", "error: run/metrics.json: not a JSON file"),
         ('{"loss": 1}', "error: run/metrics.json: not the result of a run"),
         ('{"test/acc": 0.5, "overrides": [], "test/acc_per_class": 3}', "error: run/metrics.json: can't be shown"),
-        ('{"test/acc": 0.5, "overrides": [], "versions": ["torch"]}', "error: run/metrics.json: can't be shown"),
+        ('{"test/acc": 0.5, "overrides": [], "versions": ["torch"]}', "error: run/metrics.json: seed or versions"),
     ],
 )
 def test_a_folder_without_a_usable_run_is_an_error_of_one_line(tmp_path, monkeypatch, capsys, content, message):

@@ -10,7 +10,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from cifar_lightning.errors import UserError
+import yaml
+
+from cifar_lightning.errors import UserError, first_line, printable, regular
 
 
 @contextmanager
@@ -45,6 +47,44 @@ def write_json(path: str | os.PathLike[str], content: Mapping[str, Any]) -> None
     write_text(path, json.dumps(_plain(content), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
+MOST_BYTES = 1 << 24  # of a text that is read back; a run's are thousands
+
+
+def read_text(path: str | os.PathLike[str]) -> str:
+    """The text of a file that others may have made. Raises UserError for a link, a pipe, or one too large."""
+    path = Path(path)
+    if path.is_symlink():
+        raise UserError(f"{path} is a symbolic link, which no run makes")
+    if regular(path).stat().st_size > MOST_BYTES:
+        raise UserError(f"{path} is larger than any file of a run")
+    return path.read_text(encoding="utf-8", errors="replace")
+
+
+def read_json(path: str | os.PathLike[str]) -> Any:
+    """What the file holds. Raises UserError, as `read_text` does, and ValueError for anything that is no JSON."""
+    try:
+        return json.loads(read_text(path))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"not a JSON file ({first_line(error)})") from error
+
+
+def read_yaml(path: str | os.PathLike[str]) -> Any:
+    """What the file holds. Raises UserError, as `read_text` does, and ValueError for anything that no run writes."""
+    try:
+        return yaml.load(read_text(path), _NoAliases)
+    except (yaml.YAMLError, RecursionError) as error:
+        raise ValueError(f"not a YAML file ({first_line(error)})") from error
+
+
+class _NoAliases(yaml.SafeLoader):
+    """Refuses references inside a document: a few lines of them could stand for gigabytes."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.YAMLError("it refers to itself")
+        return super().compose_node(parent, index)
+
+
 def write_csv(path: str | os.PathLike[str], rows: Sequence[Mapping[str, Any]]) -> None:
     """Write one line a row under the union of the rows' keys; None and missing keys are empty cells."""
     columns = list(dict.fromkeys(key for row in rows for key in row))
@@ -54,7 +94,15 @@ def write_csv(path: str | os.PathLike[str], rows: Sequence[Mapping[str, Any]]) -
     ):
         writer = csv.DictWriter(file, columns, restval="", lineterminator="\n")
         writer.writeheader()
-        writer.writerows(rows)
+        writer.writerows({key: _cell(value) for key, value in row.items()} for row in rows)
+
+
+def _cell(value: Any) -> Any:
+    """A text that a spreadsheet would take for a formula begins with an apostrophe; control characters are escaped."""
+    if not isinstance(value, str):
+        return value
+    text = printable(value).replace("\n", "\\n")
+    return f"'{text}" if text[:1] in tuple("=+-@") and not isinstance(_value(text), int | float) else text
 
 
 def read_csv(path: str | os.PathLike[str]) -> list[dict[str, Any]]:

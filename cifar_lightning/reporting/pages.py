@@ -1,14 +1,14 @@
 """What the report of a run or of a sweep says: the values that its template is filled with."""
 
 import io
+import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from cifar_lightning.reporting.files import read_csv
+from cifar_lightning.errors import UserError
+from cifar_lightning.reporting.files import read_csv, read_text, read_yaml
 from cifar_lightning.reporting.html import Picture, picture, pictures, render
 from cifar_lightning.reporting.summary import Run, Summary, spread, summarize
 from cifar_lightning.reporting.tables import NOTHING, Row, class_rows, duration, number, percent, result_rows
@@ -28,7 +28,7 @@ def usable(runs: Sequence[Run]) -> tuple[list[Run], list[str]]:
     for run in runs:
         try:
             run_facts(run)
-        except (AttributeError, KeyError, OSError, TypeError, ValueError, yaml.YAMLError) as error:
+        except (AttributeError, KeyError, OSError, TypeError, ValueError, UserError) as error:
             what = str(error).strip().partition("\n")[0]
             problems.append(f"{run.path}: can't be shown ({type(error).__name__}: {what})")
         else:
@@ -103,7 +103,8 @@ def made(metrics: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 def settings(run: Run) -> list[Row]:
     """The choice of each group, then what else was overridden."""
-    config = yaml.safe_load(_text(run.path.with_name("config.yaml")) or "{}")
+    file = run.path.with_name("config.yaml")
+    config = read_yaml(file) if os.path.lexists(file) else {}
     choices = (config if isinstance(config, dict) else {}).get("choices") or {}
     chosen = {name: str(choices[name]) for name in ("experiment", *GROUPS) if choices.get(name) is not None}
     typed = {name: value or "removed" for name, value in run.overrides.items() if name not in chosen}
@@ -250,9 +251,9 @@ def comparison(summary: Summary) -> list[Picture]:
 def sweep_command(folder: Path) -> str:
     """What was typed, as Hydra noted it in the sweep's folder; nothing where it is no sweep."""
     try:
-        noted = yaml.safe_load(_text(folder / SWEEP))
+        noted = read_yaml(folder / SWEEP)
         return " ".join(["python -m cifar_lightning -m", *noted["hydra"]["overrides"]["task"]])
-    except (TypeError, KeyError, yaml.YAMLError):
+    except (OSError, TypeError, KeyError, ValueError, UserError):
         return ""
 
 
@@ -278,4 +279,4 @@ def _day(run: Run) -> str:
 
 
 def _text(path: Path) -> str:
-    return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
+    return read_text(path) if os.path.lexists(path) else ""

@@ -4,7 +4,6 @@ Torch is not imported: reading a hundred runs takes less time than importing it.
 """
 
 import difflib
-import json
 import os
 import re
 import statistics
@@ -14,9 +13,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from cifar_lightning.errors import UserError
+from cifar_lightning.reporting.files import read_json, read_yaml
 from cifar_lightning.reporting.tables import NOTHING, Row, markdown_table, number
 
 # Overrides that change where, how fast or how visibly a run takes place, but not what is trained.
@@ -31,6 +29,9 @@ MEANINGLESS = re.compile(
     r")([./].*)?(=.*)?"
     r"|trainer=(cpu|gpu|mps)|trainer\.devices=1"
 )
+
+
+MOST = 1e15  # more than any count of parameters or seconds
 
 
 @dataclass(frozen=True)
@@ -55,8 +56,8 @@ class Run:
     def config(self) -> Mapping[str, Any]:
         """The run's config.yaml; empty where it lies no longer beside the metrics."""
         try:
-            config = yaml.load(Path(self.path).with_name("config.yaml").read_text(encoding="utf-8"), yaml.CSafeLoader)
-        except (OSError, ValueError, yaml.YAMLError):
+            config = read_yaml(Path(self.path).with_name("config.yaml"))
+        except (OSError, ValueError, UserError):
             return {}
         return config if isinstance(config, dict) else {}
 
@@ -109,14 +110,13 @@ def load_runs(folders: Iterable[str | os.PathLike[str]]) -> tuple[list[Run], lis
             runs.append(_load(path))
         except (OSError, ValueError) as error:
             problems.append(f"{path}: {error}")
+        except UserError as error:
+            problems.append(f"{path}: {str(error).removeprefix(str(path)).strip()}")
     return runs, problems
 
 
 def _load(path: Path) -> Run:
-    try:
-        metrics = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"not a JSON file ({error})") from error
+    metrics = read_json(path)
     overrides = metrics.get("overrides") if isinstance(metrics, dict) else None
     strings = isinstance(overrides, list) and all(isinstance(override, str) for override in overrides)
     if not strings or not {"test/acc", "val/acc"} & set(metrics):
@@ -125,6 +125,13 @@ def _load(path: Path) -> Run:
         value = metrics.get(key)
         if not isinstance(value, int | float | None) or (key.endswith("/acc") and value and not 0 <= value <= 1):
             raise ValueError(f"{key} = {value!r} is not {'a fraction' if key.endswith('/acc') else 'a number'}")
+        if value is not None and not abs(value) < MOST:
+            raise ValueError(f"{key} is not a number that a run can have")
+    for key in ("experiment", "model", "precision", "data", "data_checksum", "hardware", "accelerator", "date"):
+        if not isinstance(metrics.get(key), str | None):
+            raise ValueError(f"{key} = {str(metrics[key])[:40]!r} is not a text")
+    if not isinstance(metrics.get("seed"), int | None) or not isinstance(metrics.get("versions"), dict | None):
+        raise ValueError("seed or versions are not those of a run")
     return Run(path, metrics)
 
 

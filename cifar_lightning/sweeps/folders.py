@@ -10,11 +10,10 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError
 
 from cifar_lightning.config import UNNAMED
 from cifar_lightning.errors import UserError
-from cifar_lightning.reporting.files import write_text
+from cifar_lightning.reporting.files import read_text, read_yaml, write_text
 
 LONGEST = 100  # characters of a name
 # Keys that say where, how visibly or how fast a job runs: a job that differs in them alone is the same job.
@@ -79,8 +78,8 @@ def identify(folder: Path, config: DictConfig) -> None:
 def differences(folder: Path, config: DictConfig) -> list[str]:
     """What another config of the same name has, key by key: `trainer.max_epochs=5 (now 10)`."""
     try:
-        saved, ours = comparable(OmegaConf.load(folder / "config.yaml")), comparable(config)
-    except (OSError, ValueError, AttributeError, YAMLError, OmegaConfBaseException):  # missing, cut short, or not ours
+        saved, ours = comparable(OmegaConf.create(read_yaml(folder / "config.yaml"))), comparable(config)
+    except (OSError, ValueError, AttributeError, UserError, OmegaConfBaseException):  # missing, cut short, or not ours
         return []
     keys = sorted(key for key in {*saved, *ours} if saved.get(key) != ours.get(key))
     return [f"{key}={saved.get(key)} (now {ours.get(key)})" for key in keys]
@@ -101,7 +100,7 @@ def comparable(config: Any) -> dict[str, Any]:
 
 
 def _identity(file: Path) -> str:
-    return file.read_text(encoding="utf-8", errors="replace")
+    return read_text(file)
 
 
 def _moved(value: Any, own: str) -> Any:

@@ -4,12 +4,12 @@ A job is a folder. With metrics.json it is finished; with failure.json it failed
 held it is running; else it was cut off.
 """
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cifar_lightning.reporting.files import write_json
+from cifar_lightning.errors import UserError
+from cifar_lightning.reporting.files import read_json, write_json
 
 SWEEP = "multirun.yaml"  # Hydra writes it into a sweep's folder
 FAILURE = "failure.json"
@@ -61,7 +61,7 @@ def _describe(job: Path) -> Unfinished:
 def _read(file: Path) -> dict[str, Any]:
     """What the JSON file holds; nothing where it is missing, broken or of something else."""
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        content = read_json(file)
+    except (OSError, ValueError, UserError):
         return {}
     return content if isinstance(content, dict) else {}

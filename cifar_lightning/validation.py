@@ -87,6 +87,8 @@ def named_variables(text: str) -> Iterator[str]:
 
 def check_files(config: DictConfig, overrides: Sequence[Override]) -> None:
     """Raise UserError for a key in a file of the user's own that no run would look at."""
+    if all(o.key_or_group not in ("experiment", "debug", "hydra.searchpath") for o in overrides):
+        return  # all files are ours
     reference = compose([o.input_line for o in overrides if o.input_line and ours(o)])
     tree = plain_or_raw(config)
     tree.pop("hydra", None)

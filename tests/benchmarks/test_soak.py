@@ -49,6 +49,7 @@ def test_epochs_pile_nothing_up(command):
     assert points[-1]["logs"] - points[0]["logs"] < 1_000 * EPOCHS
 
 
+@pytest.mark.slow
 def test_jobs_pile_nothing_up(command):
     Configs.counts.clear()
     counted = f"+callbacks.configs._target_={__name__}.Configs"

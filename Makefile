@@ -21,7 +21,7 @@ lint: .venv/installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-dashboard: .venv/installed ## TensorBoard on http://localhost:6006 over logs/
+dashboard: .venv/installed ## TensorBoard on http://localhost:6006/#custom_scalars over logs/
 	$(BIN)/tensorboard --logdir $(LOGS) --host localhost
 
 notebooks: .venv/installed-dev ## run the notebooks anew and store their outputs: 10 minutes on one core, official data

@@ -235,6 +235,8 @@ def show(metrics: Mapping[str, Any], folder: Path) -> None:
     say("next:")
     for line in next_commands(metrics, folder, here):
         say(f"  {line}")
+        if line.startswith("tensorboard"):  # whose first page has the single points of a test, too
+            say("    losses and accuracies: http://localhost:6006/#custom_scalars")
 
 
 def next_commands(metrics: Mapping[str, Any], folder: Path, here: Path) -> list[str]:

@@ -103,7 +103,7 @@ def summarize_sweep(folder: Path) -> None:
 
 def show(summary: Summary, missing: Sequence[Unfinished]) -> None:
     # A pipe has no width, and a table squeezed into 80 columns can't be read.
-    console = Console(width=max(Console().width, 120) if sys.stdout.isatty() else 250, highlight=False)
+    console = Console(width=None if sys.stdout.isatty() else 250, highlight=False)
     console.print(rich_table(summary.rows))
     if missing:
         console.print(rich_table(missing_rows(missing), "Without a result"))

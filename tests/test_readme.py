@@ -1,8 +1,10 @@
 """The README's commands are run as they stand there, with small data and few steps."""
 
+import json
 import re
 import shlex
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -97,6 +99,16 @@ def test_the_python_lines_give_what_is_said_beside_them(command, capsys):
     short = '"trainer.max_epochs=1", "trainer.limit_train_batches=2", "logger=none"'
     exec("runs = sweep" + rest.replace('"trainer.max_epochs=5"', short), names)
     assert "activation=tanh" in capsys.readouterr().out
+
+
+def test_the_network_of_ones_own_learns(command, monkeypatch):
+    (line,) = (line for line in COMMANDS if "my_nets" in line)
+    Path("my_nets.py").write_text(NET)
+    monkeypatch.syspath_prepend(str(command.folder))
+    monkeypatch.delitem(sys.modules, "my_nets", raising=False)
+    outcome = command(*arguments(line), "hydra.run.dir=run", "logger=none")
+    assert outcome.code == 0, outcome.err
+    assert json.loads(Path("run/metrics.json").read_text())["test/acc"] > 0.9
 
 
 @pytest.mark.slow

@@ -8,13 +8,13 @@ from typing import Any
 import lightning as L
 from lightning.pytorch.callbacks import Checkpoint
 
+from cifar_lightning.monitors import METRICS
 from cifar_lightning.reporting.files import write_csv
 from cifar_lightning.runs import withdraw_result
 
 log = logging.getLogger(__name__)
 
 SECONDS_BETWEEN_LINES = 30
-METRICS = ("train/loss", "train/acc", "val/loss", "val/acc")
 
 
 class History(Checkpoint):

@@ -22,10 +22,10 @@ from torch.optim.lr_scheduler import LambdaLR, LinearLR, OneCycleLR, ReduceLROnP
 
 from cifar_lightning.config import best_is, instantiate
 from cifar_lightning.errors import UserError
+from cifar_lightning.monitors import METRICS
 
 Factor = Callable[[int, float], float]  # of the learning rate, in step n of so many
 Schedulers = list[dict[str, Any]]
-MONITORS = ("train/loss", "train/acc", "val/loss", "val/acc")
 
 
 def build_schedule(optimizer: Optimizer, scheduler: Mapping[str, Any], trainer: Trainer) -> Schedulers:
@@ -159,8 +159,8 @@ def plateau(
 ) -> Schedulers:
     """The learning rate times `factor` after more than `patience` epochs without a better `monitor`."""
     _refuse_own_epochs("plateau", optimizer)
-    if monitor not in MONITORS:
-        raise UserError(f"scheduler.monitor={monitor}: choose one of {', '.join(MONITORS)}")
+    if monitor not in METRICS:
+        raise UserError(f"scheduler.monitor={monitor}: choose one of {', '.join(METRICS)}")
     schedulers: Schedulers = []
     if warmup := _warmup(warmup_epochs, "step", steps_per_epoch):
         # Not a closed form: it must leave the learning rate alone once the plateau's is the one that counts.

@@ -46,13 +46,13 @@ def main() -> None:
         os.getcwd() not in sys.path
     ):  # as `python -m` has it: the console script finds modules of the current folder, too
         sys.path.insert(0, os.getcwd())
-    leave_slurm()
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises instead of printing a traceback of its own
     os.environ["OC_CAUSE"] = "1"  # OmegaConf tells the cause of an error
     forget_folders()
     sweep.forget()
     failures.clear()
     try:
+        leave_slurm()
         sys.argv[1:] = checked_arguments(quoted_paths(sys.argv[1:]))
         with sweep.processes():
             hydra.main(config_path=str(conf_dir()), config_name="config", version_base="1.3")(job)()

@@ -65,7 +65,15 @@ def started_from_outside() -> bool:
 
 
 def leave_slurm() -> None:
-    """Keep Lightning from taking a process that srun did not start for one of the batch script's tasks."""
+    """Keep Lightning from taking a process that srun did not start for one of the batch script's tasks.
+
+    Raises UserError for a variable that is no number.
+    """
+    for name in ("LOCAL_RANK", "RANK", "WORLD_SIZE", "SLURM_STEP_NUM_TASKS", *SLURM):
+        if not os.environ.get(name, "0").isdecimal():
+            raise UserError(
+                f"the environment variable {name}={os.environ[name]} must be a number: unset it, or mend it"
+            )
     if not started_from_outside():
         for name in ("SLURM_NTASKS", "SLURM_NPROCS"):
             os.environ.pop(name, None)

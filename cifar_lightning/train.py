@@ -89,6 +89,9 @@ def fit_and_test(config: DictConfig, overrides: list[str], show: bool, callbacks
         # Lightning has torch ask NVIDIA's library for GPUs; each step of an optimizer would look for its file again.
         os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "0"
 
+    tested = config.trainer.limit_test_batches
+    if config.test and isinstance(tested, float) and 0 < tested * len(datamodule.test_dataloader()) < 1:
+        raise UserError(f"trainer.limit_test_batches={tested} is less than one batch: give a larger share, or a count")
     checkpoint = config.ckpt_path
     if config.train:
         try:
@@ -119,6 +122,14 @@ def prepared(config: DictConfig, overrides: list[str]) -> DictConfig:
         resumed = resumed_config(saved, config, overrides)
         say_if_schedule_changes(saved, resumed)
         check_resumable(resumed)
+        if (
+            resumed.train
+            and not {"optimizer_states", "lr_schedulers", "loops"} <= read_checkpoint(config.ckpt_path).keys()
+        ):
+            raise UserError(
+                f"ckpt_path={config.ckpt_path} has weights only, so training can't go on from it: name a last.ckpt, or "
+                "test it with train=false"
+            )
         return resumed
     if "choices" not in config:  # from Python, where no job of Hydra's runs, `api.compose` has put them there
         with open_dict(config):
@@ -192,9 +203,12 @@ def build_datamodule(config: DictConfig) -> CIFAR10DataModule:
             transforms.append(instantiate(plain(transform)))
         except UserError as error:
             raise UserError(f"augmentation.transforms.{name}: {error}") from error
-    return CIFAR10DataModule(
-        **plain(config.data), pipeline=config.augmentation.pipeline, transforms=transforms, seed=config.seed
-    )
+    try:
+        return CIFAR10DataModule(
+            **plain(config.data), pipeline=config.augmentation.pipeline, transforms=transforms, seed=config.seed
+        )
+    except TypeError as error:
+        raise UserError(f"data: {first_line(error)}") from error
 
 
 def build_classifier(config: DictConfig, datamodule: CIFAR10DataModule) -> ImageClassifier:

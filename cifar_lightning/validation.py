@@ -49,8 +49,18 @@ def _compose_checked(overrides: Sequence[str]) -> DictConfig:
         raise UserError(explain(error, parsed)) from error
     check_environment(config)
     check_files(config, parsed)
+    check_deletions(parsed)
+    check_targets(config)
     check_values(config, parsed)
     return config
+
+
+def check_targets(config: DictConfig) -> None:
+    """Raise UserError for a group that does not say what is to be built, or has nothing where a run looks."""
+    for key in ("model._target_", "optimizer._target_", "scheduler._target_", "augmentation.transforms", "data.name"):
+        if OmegaConf.select(config, key) is None:
+            group = key.partition(".")[0]
+            raise UserError(f"{key} is missing: choose another {group}{nearest('', choices(group))}")
 
 
 def check_environment(config: DictConfig) -> None:
@@ -134,7 +144,6 @@ def check_deletions(overrides: Sequence[Override]) -> None:
 
 def check_values(config: DictConfig, overrides: Sequence[Override]) -> None:
     """Raise UserError for a value that its key does not admit, or that contradicts another."""
-    check_deletions(overrides)
     for key, rule in RULES.items():
         section, _, name = key.rpartition(".")
         node = OmegaConf.select(config, section) if section else config

@@ -72,6 +72,11 @@ def test_a_value_of_the_wrong_kind_is_refused_for_every_key(command, key, choice
         ("callbacks.last_checkpoint.every_minutes=-1", "callbacks.last_checkpoint.every_minutes=-1: must be"),
         ("callbacks.direct_steps.seconds=-1", "callbacks.direct_steps.seconds=-1: must be"),
         ("callbacks.finite_loss.every_n_steps=0", "callbacks.finite_loss.every_n_steps=0: must be"),
+        ("~model._target_", "model._target_ is missing: choose another model. Choose from: alexnet, "),
+        ("~optimizer._target_", "optimizer._target_ is missing"),
+        ("~scheduler._target_", "scheduler._target_ is missing"),
+        ("~augmentation.transforms", "augmentation.transforms is missing"),
+        ("~data.name", "data.name is missing"),
         # Monitors: is there such a metric, and will it come in time?
         ("callbacks=early_stopping callbacks.early_stopping.monitor=loss", "=loss: there is no such metric"),
         ("callbacks=early_stopping data.val_size=0", "monitor=val/loss needs a validation, and there is no"),
@@ -99,6 +104,7 @@ def test_a_value_of_the_wrong_kind_is_refused_for_every_key(command, key, choice
         ("model=torchvision model.name=resnet18 model.freeze=none model.pretrained=true", "put that file at"),
         ("model=wide_resnet model.depth=15", "model.depth=15: must be 6 n + 4"),
         ("model=cnn2 model.kernel=[3,3,3]", "model.kernel has 3 entries for 2 model.channels"),
+        ("model=cnn2 model.channels=[0,0]", "model.channels, model.hidden: give sizes of at least 1"),
         ("model=cnn2 model.dropout=2", "dropout probability has to be between 0 and 1, but got 2"),
         ("augmentation=flip augmentation.transforms.flip.p=2", "augmentation.transforms.flip: HorizontalFlip: p=2"),
         ("augmentation=cutmix augmentation.transforms.cutmix.alpha=-1", "augmentation.transforms.cutmix: "),
@@ -113,12 +119,32 @@ def test_a_value_of_the_wrong_kind_is_refused_for_every_key(command, key, choice
         ("+logger.mine._target_=os.getpid", "os.getpid: expected a Lightning Logger, got int"),
         ("+callbacks.mine._target_=no.such.Callback", "no.such.Callback"),
         ("+trainer.no_such_key=1", "no_such_key"),
+        ("+data.no_such_key=1", "data: CIFAR10DataModule.__init__() got an unexpected keyword argument 'no_such_key'"),
+        ("trainer.limit_test_batches=0.0001", "trainer.limit_test_batches=0.0001 is less than one batch"),
     ],
 )  # fmt: skip
 def test_a_mistake_is_one_line_and_leaves_no_folder(command, monkeypatch, typed, message):
     monkeypatch.setenv("TORCH_HOME", str(command.folder.parent / "no_weights_here"))
     monkeypatch.setattr("torch.hub.urlopen", no_network)
     check(command(*QUICK, *typed.split()), command.folder, message)
+
+
+@pytest.mark.parametrize("name", ["LOCAL_RANK", "RANK", "WORLD_SIZE", "SLURM_STEP_NUM_TASKS", "SLURM_PROCID"])
+def test_a_rank_that_is_no_number_is_one_line(command, monkeypatch, name):
+    monkeypatch.setenv(name, "abc")
+    check(command(*QUICK), command.folder, f"the environment variable {name}=abc must be a number")
+
+
+def test_training_does_not_go_on_from_weights_alone(command):
+    quick = [*QUICK, "model=cnn2", "augmentation=none", "logger=none", "test=false"]
+    assert command(*quick, "+callbacks.best_checkpoint.save_weights_only=true", "hydra.run.dir=first").code == 0
+    Path("first/checkpoints/best.ckpt").rename("alone.ckpt")
+    for typed in ("ckpt_path=alone.ckpt", "ckpt_path=alone.ckpt trainer.max_epochs=2"):
+        outcome = command(*QUICK, *typed.split())
+        assert (outcome.code, outcome.err.count("\n")) == (1, 1)
+        assert "has weights only, so training can't go on from it" in outcome.err
+        assert {path.name for path in command.folder.iterdir()} == {"first", "alone.ckpt"}
+    assert command(*QUICK, "ckpt_path=alone.ckpt", "train=false").code == 0
 
 
 def no_network(*_: Any, **__: Any) -> None:

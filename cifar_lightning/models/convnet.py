@@ -44,6 +44,8 @@ class ConvNet(nn.Module):
         image_size: int = 32,
     ) -> None:
         super().__init__()
+        if any(size < 1 for size in (*channels, *hidden)):
+            raise UserError("model.channels, model.hidden: give sizes of at least 1")
         hidden_activation = hidden_activation or activation
         kernels, strides, paddings = (
             _for_each(name, value, len(channels))

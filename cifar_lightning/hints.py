@@ -41,6 +41,9 @@ def explain(error: Exception, overrides: Sequence[Override]) -> str:
             if f"{override.key_or_group}/{override.value()}" == error.missing_cfg_file:
                 group, name = override.key_or_group, str(override.value())
         return f"{group}={name}: there is no such choice{other_choice(group, name, own_folders(overrides))}"
+    if str(error).startswith("Config group override must"):
+        for group in [o.key_or_group for o in overrides if is_group(o.key_or_group) and o.value() is None]:
+            return f"{group}=null: choose a {group}{nearest('', choices(group))}"
     if str(error).startswith("Ambiguous value"):
         return f"{first_line(error)}: add -m for a sweep over the values, or write a list as key=[a,b]"
     unknown = re.search(r"Could not override '([^']+)'", str(error))

@@ -60,6 +60,7 @@ COUNT_OR_SHARE = Rule(
 COUNT_OR_SHARE_ABOVE_0 = Rule(
     lambda v: COUNT_OR_SHARE.admits(v) and v > 0, "a count of at least 1, or a share up to 1.0"
 )
+LENGTH = Rule(lambda v: type(v) is int and (v == -1 or v >= 1), "an integer of at least 1, or -1 for no limit")
 PUBLISHED = Rule(
     lambda v: all(_is_percentage(one) for one in (v.values() if type(v) is dict else [v])),
     "an accuracy in %, or one for each checkpoint as {best: 86.9, last: 86.5}",
@@ -85,6 +86,7 @@ RULES: dict[str, Rule] = {
     "train": BOOLEAN,
     "test": BOOLEAN,
     "ckpt_path": optional(TEXT),
+    "tags": Rule(lambda v: type(v) is list and all(type(tag) is str for tag in v), "a list of words, as [first,try]"),
     "trust_env": Rule(
         lambda v: type(v) is list and all(type(name) is str for name in v), "a list of variables, as [AUTHOR]"
     ),
@@ -112,6 +114,9 @@ RULES: dict[str, Rule] = {
     "data.pin_memory": optional(BOOLEAN),
     "data.persistent_workers": BOOLEAN,
     "model.init": choice(*INITS),
+    "model.channels": Rule(
+        lambda v: type(v) is list and v != [] and all(type(n) is int and n > 0 for n in v), "a list, as [32,64]"
+    ),
     "model.name": Rule(lambda v: v in NAMES, "a classifier of torchvision"),
     "model.logit_scale": optional(positive()),
     "model.stem": choice("imagenet", "cifar"),
@@ -134,9 +139,9 @@ RULES: dict[str, Rule] = {
     "callbacks.finite_loss.every_n_steps": integer(1),
     "trainer.accelerator": choice("auto", "cpu", "gpu", "cuda", "mps", "tpu"),
     "trainer.precision": choice(*PRECISIONS),
-    "trainer.max_epochs": optional(integer(-1, "an integer of at least 1, or -1 for no limit")),
+    "trainer.max_epochs": optional(LENGTH),
     "trainer.min_epochs": optional(integer(0)),
-    "trainer.max_steps": integer(-1, "an integer of at least 1, or -1 for no limit"),
+    "trainer.max_steps": LENGTH,
     "trainer.max_time": optional(DURATION),
     "trainer.devices": Rule(
         lambda v: (
@@ -153,7 +158,7 @@ RULES: dict[str, Rule] = {
     "trainer.accumulate_grad_batches": integer(1),
     "trainer.gradient_clip_val": optional(not_negative()),
     "trainer.gradient_clip_algorithm": optional(choice("norm", "value")),
-    "trainer.limit_train_batches": optional(COUNT_OR_SHARE),
+    "trainer.limit_train_batches": optional(COUNT_OR_SHARE_ABOVE_0),
     "trainer.limit_val_batches": optional(COUNT_OR_SHARE),
     "trainer.limit_test_batches": optional(COUNT_OR_SHARE),
     "trainer.overfit_batches": COUNT_OR_SHARE,

@@ -45,7 +45,7 @@ def _compose_checked(overrides: Sequence[str]) -> DictConfig:
         raise UserError(f"can't read the override {error.override!r}: write key=value, or 'key=\"a b\"'") from None
     try:
         config = compose(overrides, return_hydra_config=True)
-    except (HydraException, OmegaConfBaseException, YAMLError) as error:
+    except (HydraException, OmegaConfBaseException, YAMLError, ValueError) as error:
         raise UserError(explain(error, parsed)) from error
     check_environment(config)
     check_files(config, parsed)
@@ -58,9 +58,13 @@ def _compose_checked(overrides: Sequence[str]) -> DictConfig:
 def check_targets(config: DictConfig) -> None:
     """Raise UserError for a group that does not say what is to be built, or has nothing where a run looks."""
     for key in ("model._target_", "optimizer._target_", "scheduler._target_", "augmentation.transforms", "data.name"):
-        if OmegaConf.select(config, key) is None:
-            group = key.partition(".")[0]
+        group = key.partition(".")[0]
+        if OmegaConf.select(config, group) is None or OmegaConf.select(config, key) is None:
             raise UserError(f"{key} is missing: choose another {group}{nearest('', choices(group))}")
+    if config.trainer is None:
+        raise UserError(f"trainer is missing{nearest('', choices('trainer'))}")
+    if "lr" not in config.optimizer and str(config.optimizer._target_).startswith(("cifar_lightning.", "torch.")):
+        raise UserError("optimizer.lr is missing: a run needs a learning rate")
 
 
 def check_environment(config: DictConfig) -> None:

@@ -6,7 +6,14 @@ from cifar_lightning.validation import compose_checked
 
 def test_every_rule_is_about_a_key_that_some_choice_has():
     known = set()
-    choices = ("scheduler=cosine", "scheduler=plateau", "model=torchvision", "model=speednet", "optimizer=muon")
+    choices = (
+        "scheduler=cosine",
+        "scheduler=plateau",
+        "model=torchvision",
+        "model=cnn2",
+        "model=speednet",
+        "optimizer=muon",
+    )
     for overrides in ([], *([choice] for choice in choices)):
         known |= set(all_keys(plain_or_raw(compose_checked(overrides))))
     assert set(RULES) <= known

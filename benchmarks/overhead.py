@@ -26,10 +26,10 @@ from torch.nn.functional import cross_entropy
 from benchmarks import record
 from benchmarks.terminal import as_on_a_terminal
 from cifar_lightning import api
-from cifar_lightning.config import instantiate, plain
+from cifar_lightning.config.compose import instantiate, plain
 from cifar_lightning.data.datamodule import CIFAR10DataModule
 from cifar_lightning.data.device_loader import DeviceLoader
-from cifar_lightning.training.optimizers import build_optimizer
+from cifar_lightning.optim.build import build_optimizer
 
 GOALS = {"cnn_relu": 1.05, "resnet": 1.02}
 GOAL = "at most 1.05x for cnn2 at batch 64 on a CPU (where a step takes milliseconds), 1.02x for resnet"

@@ -18,7 +18,7 @@ from torchvision import transforms
 
 from benchmarks import record
 from cifar_lightning.api import compose, load_data
-from cifar_lightning.config import instantiate, plain
+from cifar_lightning.config.compose import instantiate, plain
 from cifar_lightning.data.loader import Split
 from cifar_lightning.data.normalize import normalization
 from cifar_lightning.models.convnet import NEVER_FALLING, ConvNet

@@ -20,7 +20,7 @@ from benchmarks import plain, record
 from benchmarks.bounds import StepProfile
 from benchmarks.terminal import as_on_a_terminal
 from cifar_lightning import api
-from cifar_lightning.config import conf_dir
+from cifar_lightning.config.compose import conf_dir
 
 GOALS = {"lenet3_augmented": 5.0, "lenet3": 3.0, "resnet": 2.2, "alexnet": 2.2}  # the others: 1.0
 GOAL = "on 2 cores 2x as the geometric mean over the ten, none below 1.0x, " + ", ".join(

@@ -15,7 +15,7 @@ import torch
 from cifar_lightning.errors import UserError
 from cifar_lightning.reporting.files import write_text
 from cifar_lightning.reporting.tables import Row, markdown_table
-from cifar_lightning.results import processor_name, versions
+from cifar_lightning.runs.record import processor_name, versions
 
 RESULTS = Path(__file__).parent / "RESULTS.md"
 HEADING = "# Benchmarks\n\nWritten by `python -m benchmarks.<name>`: each run replaces its own section.\n"

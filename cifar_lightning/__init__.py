@@ -9,7 +9,7 @@ COMMANDS = ("data.check", "models", "search", "summarize", "report", "evaluate",
 
 
 def _refuse_other_modules() -> None:
-    """`python -m cifar_lightning.train` would import a module, print nothing and end."""
+    """`python -m cifar_lightning.runs.train` would import a module, print nothing and end."""
     if sys.argv[:1] != ["-m"]:  # Python's, while it looks for the module that it was told to run
         return
     named = re.search(r"(?:^|\s)-m\s*cifar_lightning\.(\S+)", " ".join(sys.orig_argv))

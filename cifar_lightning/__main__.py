@@ -16,11 +16,14 @@ from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
 from cifar_lightning import __version__
-from cifar_lightning.completion import check_request, complete_sub_folders
-from cifar_lightning.config import conf_dir, forget_folders, quoted
+from cifar_lightning.commands.completion import check_request, complete_sub_folders
+from cifar_lightning.commands.usage import usage
+from cifar_lightning.config.checks import compose_checked
+from cifar_lightning.config.compose import conf_dir, forget_folders, quoted
 from cifar_lightning.console import open_streams, say
 from cifar_lightning.errors import Interrupted, UserError, causes
-from cifar_lightning.processes import (
+from cifar_lightning.runs.folders import check_owner, checkpoint_to_resume, folder_of
+from cifar_lightning.runs.processes import (
     check_folder,
     end_with_the_command,
     leave_group,
@@ -28,11 +31,8 @@ from cifar_lightning.processes import (
     report,
     started_from_outside,
 )
-from cifar_lightning.runs import check_owner, checkpoint_to_resume, folder_of
 from cifar_lightning.sweeps import command as sweep
 from cifar_lightning.sweeps.job import failures, job
-from cifar_lightning.usage import usage
-from cifar_lightning.validation import compose_checked
 
 PATHS = r"ckpt_path|data\.root|paths\.\w+|hydra\.run\.dir|hydra\.sweep\.dir"
 EXPECTED = (UserError, HydraException, OSError, OmegaConfBaseException)

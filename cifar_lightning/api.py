@@ -15,14 +15,17 @@ from hydra.errors import OverrideParseException
 from lightning.pytorch.callbacks import Callback
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from cifar_lightning.config import forget_folders, overridden, parse_overrides, plain, quoted, run_folder
+from cifar_lightning.checkpoints.load import load_classifier
+from cifar_lightning.commands.summarize import write as write_summary
+from cifar_lightning.config.checks import compose_checked
+from cifar_lightning.config.compose import forget_folders, overridden, parse_overrides, plain, quoted, run_folder
 from cifar_lightning.console import say
 from cifar_lightning.data.datamodule import CIFAR10DataModule
 from cifar_lightning.errors import Interrupted, UserError
-from cifar_lightning.processes import processes_to_start
+from cifar_lightning.evaluation.inference import Classifier, Predictions
 from cifar_lightning.reporting.files import read_csv
 from cifar_lightning.reporting.summary import Run, Summary, summarize
-from cifar_lightning.runs import (
+from cifar_lightning.runs.folders import (
     check_owner,
     checkpoint_file,
     checkpoint_to_resume,
@@ -31,16 +34,13 @@ from cifar_lightning.runs import (
     owned,
     remove_unstarted,
 )
-from cifar_lightning.summarize import write as write_summary
+from cifar_lightning.runs.processes import processes_to_start
+from cifar_lightning.runs.train import build_classifier, build_datamodule, run
 from cifar_lightning.sweeps import state
 from cifar_lightning.sweeps.command import expand
 from cifar_lightning.sweeps.command import swept as swept_keys
 from cifar_lightning.sweeps.folders import folder_for, identify, job_name
-from cifar_lightning.train import build_classifier, build_datamodule, run
-from cifar_lightning.training.inference import Classifier, Predictions
-from cifar_lightning.training.loading import load_classifier
 from cifar_lightning.training.precision import resolve_accelerator
-from cifar_lightning.validation import compose_checked
 
 __all__ = [
     "Classifier", "Predictions", "Result", "Summary", "compare", "compose", "load", "load_data", "sweep", "train",

@@ -4,8 +4,8 @@ import os
 from pathlib import Path
 
 import pytest
-from command import Command
-from official_format import write_cifar
+from helpers.command import Command
+from helpers.official_format import write_cifar
 
 # Before torch is imported, here and in what tests start. Workers that share the cores would wait for each other's
 # threads, spinning: the whole suite then takes three times as long.

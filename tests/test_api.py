@@ -10,18 +10,18 @@ import lightning as L
 import numpy as np
 import pytest
 import torch
-from checkpoints import write_checkpoint
+from helpers.checkpoints import write_checkpoint
 from omegaconf import OmegaConf
 from omegaconf.errors import ReadonlyConfigError
 from PIL import Image
 
-from cifar_lightning import runs
 from cifar_lightning.api import Predictions, compare, compose, load, load_data, sweep, train, untrained
-from cifar_lightning.config import compose as compose_as_command
+from cifar_lightning.callbacks.history import History
+from cifar_lightning.config.compose import compose as compose_as_command
 from cifar_lightning.data.digits import load_digits
 from cifar_lightning.errors import UserError
+from cifar_lightning.runs import folders as runs
 from cifar_lightning.sweeps.folders import digest
-from cifar_lightning.training.history import History
 
 IMAGES = torch.from_numpy(load_digits().test.images[:7])
 
@@ -238,7 +238,7 @@ def test_a_sweep_into_the_same_folder_goes_on_where_it_was_cut_off(here, monkeyp
         end_epoch(self, trainer, module)
 
     monkeypatch.setattr(History, "on_train_epoch_end", killed)
-    monkeypatch.setattr("cifar_lightning.results.draw", lambda *_: {})
+    monkeypatch.setattr("cifar_lightning.runs.record.draw", lambda *_: {})
     monkeypatch.setattr("cifar_lightning.reporting.comparison_figures.comparison_figures", lambda _: {})
     with pytest.raises(SystemExit):
         sweep([*small, "seed=1,2"], output_dir="sweep")

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from checkpoints import checkpoint_of, whole_config, write_checkpoint
+from helpers.checkpoints import checkpoint_of, whole_config, write_checkpoint
 
-from cifar_lightning import evaluate, export, predict, report, summarize
+from cifar_lightning.commands import evaluate, export, predict, report, summarize
 from cifar_lightning.console import console_handler
 from cifar_lightning.errors import UserError
 from cifar_lightning.reporting.files import write_json, write_text

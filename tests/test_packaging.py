@@ -29,7 +29,7 @@ def test_the_wheel_composes_a_config_from_another_folder(built, tmp_path):
     # The wheel's own files come before the clone's, which the environment of the tests has installed.
     program = (
         f"import sys; sys.path.insert(0, {str(site)!r}); sys.path = [p for p in sys.path if p != {str(ROOT)!r}]\n"
-        "from cifar_lightning.config import compose, conf_dir\n"
+        "from cifar_lightning.config.compose import compose, conf_dir\n"
         "print(conf_dir()); print(compose(['experiment=classic/alexnet']).data.batch_size)"
     )
     done = subprocess.run([sys.executable, "-c", program], cwd=elsewhere, check=True, capture_output=True, text=True)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from cifar_lightning import evaluate, export, predict, report, search, summarize
+from cifar_lightning.commands import evaluate, export, predict, report, search, summarize
 from cifar_lightning.data import check
 
 ROOT = Path(__file__).parent.parent

@@ -1,4 +1,4 @@
-"""python -m cifar_lightning.data.check: what the data are, and whether any image is in two of their parts.
+"""python -m cifar_lightning data: what the data are, and whether any image is in two of their parts.
 
 Only copies to the last bit count. Near-duplicates are another matter: 3.3 % of CIFAR-10's test images have one among
 the training images (Barz and Denzler 2020).
@@ -10,11 +10,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cifar_lightning.arguments import Command, Given, Key
-from cifar_lightning.config import plain, quoted
+from cifar_lightning.commands.arguments import Command, Given, Key
+from cifar_lightning.config.checks import compose_checked
+from cifar_lightning.config.compose import plain, quoted
 from cifar_lightning.console import say
 from cifar_lightning.errors import UserError
-from cifar_lightning.validation import compose_checked
 
 if TYPE_CHECKING:
     import numpy as np

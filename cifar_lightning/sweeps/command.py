@@ -18,16 +18,16 @@ from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig, open_dict, read_write
 
-from cifar_lightning.config import conf_dir, parse_overrides, quoted
+from cifar_lightning.config.checks import compose_checked
+from cifar_lightning.config.compose import conf_dir, parse_overrides, quoted
+from cifar_lightning.config.hints import choices
 from cifar_lightning.console import say
 from cifar_lightning.errors import UserError
-from cifar_lightning.hints import choices
-from cifar_lightning.processes import check_folder
 from cifar_lightning.reporting.tables import duration
-from cifar_lightning.runs import shown
+from cifar_lightning.runs.folders import shown
+from cifar_lightning.runs.memory import give_memory_back
+from cifar_lightning.runs.processes import check_folder
 from cifar_lightning.sweeps import parallel, state
-from cifar_lightning.training.memory import give_memory_back
-from cifar_lightning.validation import compose_checked
 
 log = logging.getLogger(__name__)
 
@@ -148,12 +148,12 @@ def end(error: Exception | None = None, words: str = "") -> list[str]:
     folder = Sweep.folder
     if folder is None or not folder.is_dir():
         return [words] if words else []
-    from cifar_lightning.summarize import summarize_sweep
+    from cifar_lightning.commands.summarize import summarize_sweep
 
     if error is not None:
         (folder / "launcher_error.txt").write_text("".join(traceback.format_exception(error)), encoding="utf-8")
     summarize_sweep(folder)
-    say(f"next:\n  {shlex.join(['python', '-m', 'cifar_lightning.report', str(shown(folder))])}")
+    say(f"next:\n  {shlex.join(['python', '-m', 'cifar_lightning.commands.report', str(shown(folder))])}")
     unfinished = state.unfinished(folder)
     problems = [f"{job.folder.name}: {job.reason}" for job in unfinished if job.failed and since(job.folder)]
     if running := sum(job.reason == state.RUNNING for job in unfinished):

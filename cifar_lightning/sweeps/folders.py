@@ -11,7 +11,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from cifar_lightning.config import UNNAMED
+from cifar_lightning.config.compose import UNNAMED
 from cifar_lightning.errors import UserError
 from cifar_lightning.reporting.files import read_text, read_yaml, write_text
 

@@ -11,12 +11,12 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, open_dict, read_write
 
-from cifar_lightning.config import quoted
+from cifar_lightning.config.compose import quoted
 from cifar_lightning.console import log_traceback
 from cifar_lightning.errors import Interrupted, UserError, first_line
-from cifar_lightning.processes import processes_to_start, run_processes, started_from_outside
 from cifar_lightning.reporting.tables import duration, percent
-from cifar_lightning.runs import claim, owned, remove_unstarted
+from cifar_lightning.runs.folders import claim, owned, remove_unstarted
+from cifar_lightning.runs.processes import processes_to_start, run_processes, started_from_outside
 from cifar_lightning.sweeps import folders, parallel, state
 from cifar_lightning.sweeps.resolvers import register
 
@@ -82,7 +82,7 @@ def train(config: DictConfig, *, show: bool = True) -> dict[str, Any]:
     processes = processes_to_start(trainer_settings(config, overrides))
     if processes > 0:
         return run_processes(processes)
-    from cifar_lightning.train import run  # imports torch: 2 seconds that help and mistakes need not wait for
+    from cifar_lightning.runs.train import run  # imports torch: 2 seconds that help and mistakes need not wait for
 
     return run(config, overrides, show=show)
 
@@ -91,7 +91,7 @@ def trainer_settings(config: DictConfig, overrides: list[str]) -> DictConfig:
     """The run's own: a resumed one has those of its checkpoint where none were typed."""
     if config.ckpt_path is None:
         return config.trainer
-    from cifar_lightning.train import prepared
+    from cifar_lightning.runs.train import prepared
 
     return prepared(config, overrides).trainer
 

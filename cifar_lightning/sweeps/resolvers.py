@@ -4,7 +4,7 @@ import warnings
 
 from omegaconf import OmegaConf
 
-from cifar_lightning.config import register_resolvers
+from cifar_lightning.config.compose import register_resolvers
 from cifar_lightning.sweeps.folders import job_folder
 from cifar_lightning.sweeps.parallel import jobs_at_once, visible_gpus
 

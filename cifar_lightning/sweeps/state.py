@@ -48,7 +48,9 @@ def unfinished(folder: Path) -> list[Unfinished]:
 
 
 def _describe(job: Path) -> Unfinished:
-    from cifar_lightning.runs import is_running  # imports Hydra, which a report of finished runs need not wait for
+    from cifar_lightning.runs.folders import (
+        is_running,  # imports Hydra, which a report of finished runs need not wait for
+    )
 
     if is_running(job):
         return Unfinished(job, RUNNING, failed=False)

@@ -12,11 +12,11 @@ from torch.nn.functional import cross_entropy
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from cifar_lightning.errors import UserError
+from cifar_lightning.optim.build import FLATTENING, build_optimizer
+from cifar_lightning.optim.schedules import build_schedule
 from cifar_lightning.training import resuming
 from cifar_lightning.training.memory_format import memory_format
 from cifar_lightning.training.metrics import Sums, check_outputs, test_metrics
-from cifar_lightning.training.optimizers import FLATTENING, build_optimizer
-from cifar_lightning.training.schedules import build_schedule
 from cifar_lightning.training.tta import averaged_logits
 
 log = logging.getLogger(__name__)

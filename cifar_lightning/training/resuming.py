@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from cifar_lightning.callbacks.finite_loss import not_finite
 from cifar_lightning.errors import UserError
-from cifar_lightning.training.finite_loss import not_finite
 
 if TYPE_CHECKING:
     from cifar_lightning.training.classifier import ImageClassifier

@@ -1,8 +1,8 @@
 """A small archive that counts as the official one."""
 
 import pytest
-from official_format import write_cifar
-from packing import pack
+from helpers.official_format import write_cifar
+from helpers.packing import pack
 
 from cifar_lightning.data import archive as archives
 from cifar_lightning.data.archive import ARCHIVE, FOLDER, sum_of

@@ -6,8 +6,8 @@ import tarfile
 import tracemalloc
 
 import pytest
-from official_format import write_cifar
-from packing import assert_fetched, pack
+from helpers.official_format import write_cifar
+from helpers.packing import assert_fetched, pack
 
 from cifar_lightning.data import archive as archives
 from cifar_lightning.data import check

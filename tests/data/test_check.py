@@ -7,7 +7,7 @@ import sys
 
 import numpy as np
 import pytest
-from official_format import batch, coloured_noise, python2_pickle, write_cifar
+from helpers.official_format import batch, coloured_noise, python2_pickle, write_cifar
 
 from cifar_lightning.data import check
 from cifar_lightning.data.check import repeats
@@ -146,5 +146,5 @@ def test_it_is_a_command_whose_help_does_not_wait_for_torch(tmp_path):
         "import sys; from cifar_lightning.data import check; print(check.main(['--help']), 'torch' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=True)
-    assert "python -m cifar_lightning.data.check data=digits" in done.stdout
+    assert "python -m cifar_lightning data data=digits" in done.stdout
     assert done.stdout.splitlines()[-1] == "0 False"

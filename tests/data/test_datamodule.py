@@ -5,7 +5,7 @@ import lightning as L
 import numpy as np
 import pytest
 import torch
-from digit_loaders import AUGMENTATIONS, augmentation, joined, same
+from helpers.digit_loaders import AUGMENTATIONS, augmentation, joined, same
 from lightning.pytorch.callbacks import ModelCheckpoint, OnExceptionCheckpoint
 from sklearn.model_selection import train_test_split
 

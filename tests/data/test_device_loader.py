@@ -1,6 +1,6 @@
 import pytest
 import torch
-from digit_loaders import digits, joined
+from helpers.digit_loaders import digits, joined
 from torch.nn.functional import one_hot
 
 from cifar_lightning.data.augmentation import CutMix, HorizontalFlip, Mixup, RandomCrop

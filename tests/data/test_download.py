@@ -10,7 +10,7 @@ import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
-from packing import assert_fetched
+from helpers.packing import assert_fetched
 
 from cifar_lightning.data import archive as archives
 from cifar_lightning.data import download

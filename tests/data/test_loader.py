@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from digit_loaders import AUGMENTATIONS, augmentation, digits, joined, loader, same
+from helpers.digit_loaders import AUGMENTATIONS, augmentation, digits, joined, loader, same
 from scipy.stats import chisquare
 
 from cifar_lightning.data.augmentation import AlternatingFlip

@@ -1,6 +1,6 @@
 import pytest
 import torch
-from digit_loaders import digits
+from helpers.digit_loaders import digits
 
 from cifar_lightning.data.normalize import CIFAR10_MEAN, CIFAR10_STD, normalization
 from cifar_lightning.errors import UserError

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers.official_format import CLASSES, batch, coloured_noise, python2_pickle
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
-from official_format import CLASSES, batch, coloured_noise, python2_pickle
 
 from cifar_lightning.data.pickles import parse_batch, read_batch, read_class_names
 from cifar_lightning.errors import UserError

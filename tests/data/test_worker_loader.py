@@ -4,7 +4,7 @@ from itertools import count
 import numpy as np
 import pytest
 import torch
-from digit_loaders import augmentation, digits, joined, same
+from helpers.digit_loaders import augmentation, digits, joined, same
 from torch.utils.data import get_worker_info
 from torchvision.transforms import v2
 

@@ -1,6 +1,6 @@
 import pytest
 import torch
-from model_configs import build
+from helpers.model_configs import build
 from torch import nn
 from torch.nn import functional as F
 

@@ -2,7 +2,7 @@ import math
 
 import pytest
 import torch
-from model_configs import NARROW, OURS, build
+from helpers.model_configs import NARROW, OURS, build
 from torch import nn
 
 from cifar_lightning.errors import UserError

@@ -3,11 +3,11 @@ from collections import Counter
 
 import pytest
 import torch
-from model_configs import ACTIVATIONS, MODELS, NARROW, OURS, build, model_config, parameters
+from helpers.model_configs import ACTIVATIONS, MODELS, NARROW, OURS, build, model_config, parameters
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from cifar_lightning.config import conf_dir, instantiate, plain
+from cifar_lightning.config.compose import conf_dir, instantiate, plain
 
 
 # What the recipes' authors, and for resnet18 and wide_resnet the papers and their code, have.

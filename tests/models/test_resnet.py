@@ -1,7 +1,7 @@
 import pytest
 import torch
 import torchvision
-from model_configs import build
+from helpers.model_configs import build
 from torch import nn
 
 from cifar_lightning.models.resnet import ResNet

@@ -5,7 +5,7 @@ from urllib.error import URLError
 
 import pytest
 import torch
-from model_configs import build
+from helpers.model_configs import build
 from torchvision.models import get_model, get_model_weights
 
 from cifar_lightning.errors import UserError

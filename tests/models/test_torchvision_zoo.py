@@ -1,7 +1,7 @@
 import pytest
 import torch
 import torchvision
-from model_configs import build
+from helpers.model_configs import build
 from torch import nn
 from torch.nn import functional as F
 from torchvision.models import get_model, list_models

@@ -1,6 +1,6 @@
 import pytest
 import torch
-from model_configs import parameters
+from helpers.model_configs import parameters
 from torch.nn import functional as F
 
 from cifar_lightning.errors import UserError

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from cifar_lightning.config import conf_dir, parse_overrides
+from cifar_lightning.config.compose import conf_dir, parse_overrides
+from cifar_lightning.config.hints import choices
 from cifar_lightning.errors import UserError
-from cifar_lightning.hints import choices
 from cifar_lightning.sweeps import parallel
 from cifar_lightning.sweeps.command import checked, expand, one_job_for_each_choice
 

@@ -1,7 +1,7 @@
 import pytest
 from omegaconf import OmegaConf
 
-from cifar_lightning.config import compose
+from cifar_lightning.config.compose import compose
 from cifar_lightning.errors import UserError
 from cifar_lightning.sweeps.folders import differences, digest, identify, job_folder, job_name
 

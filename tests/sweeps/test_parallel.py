@@ -7,7 +7,7 @@ import sys
 import pytest
 from omegaconf import OmegaConf
 
-from cifar_lightning.config import compose
+from cifar_lightning.config.compose import compose
 from cifar_lightning.errors import UserError
 from cifar_lightning.sweeps import parallel
 from cifar_lightning.sweeps.resolvers import register

@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from cifar_lightning import runs
+from cifar_lightning.runs import folders as runs
 from cifar_lightning.sweeps import state
 
 

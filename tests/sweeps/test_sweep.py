@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from cifar_lightning.training.history import History
+from cifar_lightning.callbacks.history import History
 
 QUICK = ["-m", "data=digits", "model=cnn2", "augmentation=none", "logger=none", "trainer.limit_train_batches=4"]
 INTO = "hydra.sweep.dir=sweep"
@@ -17,7 +17,7 @@ SWEEP = Path("sweep")
 @pytest.fixture(autouse=True)
 def no_figures_of_single_jobs(monkeypatch):
     """They take longer than the training here, and are tested elsewhere."""
-    monkeypatch.setattr("cifar_lightning.results.draw", lambda *_: {})
+    monkeypatch.setattr("cifar_lightning.runs.record.draw", lambda *_: {})
 
 
 @pytest.fixture
@@ -69,9 +69,9 @@ def test_a_sweep_ends_in_one_table_goes_on_and_grows(command):
 
 def test_a_job_that_fails_is_listed_and_tried_again_and_the_others_go_on(command, monkeypatch, no_figures):
     given = [*QUICK, INTO, "trainer.max_epochs=1", "seed=1,2"]
-    collect = "cifar_lightning.results.collect"
+    collect = "cifar_lightning.runs.record.collect"
     with monkeypatch.context() as patch:
-        real = __import__("cifar_lightning.results", fromlist=["collect"]).collect
+        real = __import__("cifar_lightning.runs.record", fromlist=["collect"]).collect
 
         def fail_for_one(config, *rest):
             if config.seed == 1:

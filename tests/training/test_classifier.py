@@ -3,9 +3,9 @@ import copy
 import lightning as L
 import pytest
 import torch
+from helpers.small import CONSTANT, MEAN, STD, Batches, normalized, small_classifier, small_network, small_trainer
 from lightning.pytorch.callbacks import EMAWeightAveraging, ModelCheckpoint
 from lightning.pytorch.loggers.logger import Logger
-from small import CONSTANT, MEAN, STD, Batches, normalized, small_classifier, small_network, small_trainer
 from torch import nn
 from torch.nn.functional import cross_entropy, one_hot
 from torch.testing import assert_close
@@ -229,9 +229,9 @@ def plain_types(value):
 
 SCHEDULES = [
     CONSTANT,
-    {"_target_": "cifar_lightning.training.schedules.cosine", "warmup_epochs": 1},
-    {"_target_": "cifar_lightning.training.schedules.onecycle"},
-    {"_target_": "cifar_lightning.training.schedules.plateau", "warmup_epochs": 1},
+    {"_target_": "cifar_lightning.optim.schedules.cosine", "warmup_epochs": 1},
+    {"_target_": "cifar_lightning.optim.schedules.onecycle"},
+    {"_target_": "cifar_lightning.optim.schedules.plateau", "warmup_epochs": 1},
 ]
 
 

@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from small import small_classifier
+from helpers.small import small_classifier
 
 from cifar_lightning.models.resnet import ResNet
 
 # Three images for two threads. Without the other format torch 2.15 ends here on a CPU with AVX-512: memory corrupted.
 NARROW = """
 import torch
-from small import small_classifier
+from helpers.small import small_classifier
 from cifar_lightning.models.resnet import ResNet
 
 torch.set_num_threads(2)
@@ -37,5 +37,5 @@ def test_a_narrow_convolution_with_stride_is_kept_out_of_channels_last(stem_widt
 
 @pytest.mark.slow
 def test_a_narrow_network_has_the_same_gradients_each_time():
-    done = subprocess.run([sys.executable, "-c", NARROW], cwd=Path(__file__).parent, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", NARROW], cwd=Path(__file__).parents[1], capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (0, "1\n"), done.stderr

@@ -4,14 +4,14 @@ from pydoc import locate
 
 import pytest
 import torch
+from helpers.small import MEAN, STD, Batches, small_classifier, small_network, small_trainer
 from omegaconf import OmegaConf
-from small import MEAN, STD, Batches, small_classifier, small_network, small_trainer
 from torch.nn.functional import cross_entropy
 from torch.optim import lr_scheduler as torchs
 from torch.testing import assert_close
 
-from cifar_lightning.config import conf_dir, plain
-from cifar_lightning.training.optimizers import build_optimizer
+from cifar_lightning.config.compose import conf_dir, plain
+from cifar_lightning.optim.build import build_optimizer
 
 OPTIMIZERS = sorted(path.stem for path in (conf_dir() / "optimizer").glob("*.yaml"))
 EPOCHS, STEPS = 4, 5

@@ -2,10 +2,10 @@
 
 import pytest
 import torch
+from helpers.records import assert_identical
+from helpers.resuming import ADAMW, SCHEDULES, Shuffled
+from helpers.small import small_classifier, small_network, small_trainer
 from lightning.pytorch.callbacks import Checkpoint, EMAWeightAveraging
-from records import assert_identical
-from resuming import ADAMW, SCHEDULES, Shuffled
-from small import small_classifier, small_network, small_trainer
 
 STEPS = (4, 7, 10, 12, 13)
 

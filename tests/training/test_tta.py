@@ -1,9 +1,9 @@
 import pytest
 import torch
-from small import Batches, normalized, small_classifier, small_trainer
+from helpers.small import Batches, normalized, small_classifier, small_trainer
 from torchvision.transforms.v2.functional import affine, hflip
 
-from cifar_lightning.rules import TTA
+from cifar_lightning.config.rules import TTA
 from cifar_lightning.training.tta import UNCERTAIN, views
 
 IMAGES = torch.rand(3, 3, 8, 8, generator=torch.Generator().manual_seed(0))

@@ -5,15 +5,15 @@ from pathlib import Path
 
 import pytest
 import torch
-from small import Batches
+from helpers.small import Batches
+from helpers.two_processes import experiment
 from torch.testing import assert_close
-from two_processes import experiment
 
 
 @pytest.fixture(scope="module")
 def results(tmp_path_factory):
     folder = tmp_path_factory.mktemp("two")
-    script = Path(__file__).with_name("two_processes.py")
+    script = Path(__file__).parents[1] / "helpers" / "two_processes.py"
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", script, folder]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
     subprocess.run(launch, check=True, timeout=300, env=environment, capture_output=True)

@@ -6,14 +6,14 @@ import json
 
 import pytest
 import torch
+from helpers.small import Batches, normalized, small_classifier, small_network, small_trainer
 from lightning.pytorch.callbacks import Callback, GradientAccumulationScheduler
-from small import Batches, normalized, small_classifier, small_network, small_trainer
 from torch.nn.functional import cross_entropy
 
-from cifar_lightning.config import best_is
+from cifar_lightning.callbacks.early_stopping import EarlyStopping
+from cifar_lightning.config.compose import best_is
 from cifar_lightning.errors import UserError
 from cifar_lightning.reporting.files import read_csv
-from cifar_lightning.training.early_stopping import EarlyStopping
 
 SGD = {"_target_": "torch.optim.SGD", "lr": 0.05}
 TORCHS = sorted(name for name, kind in vars(torch.optim).items() if inspect.isclass(kind) and name != "Optimizer")

@@ -2,7 +2,7 @@ from itertools import permutations
 
 import pytest
 import torch
-from pictures import pictures, seeded
+from helpers.pictures import pictures, seeded
 from scipy.stats import chi2_contingency, ks_2samp
 from torchvision.transforms import v2
 

@@ -1,6 +1,6 @@
 import pytest
 import torch
-from pictures import pictures, seeded
+from helpers.pictures import pictures, seeded
 from scipy.stats import chi2_contingency, chisquare
 from torchvision.transforms import v2
 

@@ -1,6 +1,6 @@
 import pytest
 import torch
-from pictures import pictures, seeded
+from helpers.pictures import pictures, seeded
 from scipy.stats import binomtest
 from torchvision.transforms.v2.functional import hflip
 

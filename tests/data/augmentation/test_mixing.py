@@ -1,6 +1,6 @@
 import pytest
 import torch
-from pictures import pictures, seeded
+from helpers.pictures import pictures, seeded
 from scipy.stats import beta, ks_2samp, kstest
 from torch.nn.functional import one_hot
 from torchvision.transforms import v2

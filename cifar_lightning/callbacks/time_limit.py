@@ -1,0 +1,31 @@
+"""`trainer.max_time`, which cuts a run off as `trainer.max_steps` does."""
+
+import logging
+from typing import Any
+
+import lightning as L
+from lightning.pytorch.callbacks import Timer
+
+from cifar_lightning.callbacks.last_checkpoint import agreed, can_resume_after
+
+log = logging.getLogger(__name__)
+
+
+class TimeLimit(Timer):
+    """Ends training after `duration` (DD:HH:MM:SS, stops and resumes left out), where it can be resumed exactly.
+
+    Lightning's own would validate the epoch's beginning, and might keep that as the best checkpoint: a run that goes
+    on would not be the uninterrupted one any more.
+    """
+
+    may_miss_steps = True
+
+    def __init__(self, duration: Any) -> None:
+        super().__init__(duration, interval="epoch")
+
+    def on_train_batch_end(self, trainer: L.Trainer, *args: Any, **kwargs: Any) -> None:
+        remaining, batch_idx = self.time_remaining(), args[-1] if args else kwargs["batch_idx"]
+        over = agreed(trainer, remaining is not None and remaining <= 0, batch_idx)
+        if over and trainer.fit_loop._can_stop_early and can_resume_after(trainer, batch_idx):
+            log.info("trainer.max_time is over after step %d", trainer.global_step)
+            trainer.fit_loop.epoch_loop.max_steps = trainer.global_step

@@ -1,0 +1,1 @@
+"""Checkpoint files: read, load, and what a file may ask for."""

@@ -1,0 +1,99 @@
+"""python -m cifar_lightning evaluate ckpt_path=FILE: every figure and table of a checkpoint's test."""
+
+import shlex
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from cifar_lightning.commands.arguments import ACCELERATOR, CHECKPOINT, ELSEWHERE, Command, Given, Key, output_path
+from cifar_lightning.config.rules import TTA
+from cifar_lightning.console import say
+
+COMMAND = Command(
+    "evaluate",
+    "Test a checkpoint: every metric of the training run's test stage, predictions.csv and figures.\n"
+    "The data settings, the split and the precision are those of the checkpoint's run.",
+    keys={
+        **CHECKPOINT,
+        "split": Key("the part that is tested", "test", ("val", "test")),
+        "tta": Key("average over mirrored and shifted views of an image", "none", TTA),
+        "out": Key("a folder for the results, if not the one beside the checkpoint"),
+        "precision": Key("such as 32-true, if not that of the training run"),
+        **ACCELERATOR,
+        **ELSEWHERE,
+    },
+    examples={
+        "ckpt_path=best.ckpt": "the test set; results in best_test/ beside the checkpoint",
+        "ckpt_path=best.ckpt split=val tta=flip_shift out=results": "the validation part, six views of each image",
+        "ckpt_path=logs/train/runs/RUN data.root=/data": "a run's best checkpoint; the data lie elsewhere now",
+    },
+)
+
+
+def run(given: Given) -> int:
+    checkpoint, split, tta = given["ckpt_path"], given["split"], given["tta"]
+    name = "_".join([checkpoint.stem, split] + [tta] * (tta != "none"))
+    out = output_path(Path(given["out"] or checkpoint.with_name(name)).expanduser(), folder=True)
+
+    # Imports torch: seconds that help and mistakes need not wait for.
+    from cifar_lightning.checkpoints.load import load_classifier, load_data
+    from cifar_lightning.console import adopt_lightning_loggers
+    from cifar_lightning.evaluation import calibration
+    from cifar_lightning.evaluation.testing import build_evaluator, chosen_split, test_logits
+    from cifar_lightning.reporting import files
+    from cifar_lightning.runs import record as results
+    from cifar_lightning.training.metrics import test_metrics
+
+    adopt_lightning_loggers()
+    classifier = load_classifier(checkpoint, given["trust"])
+    trainer = build_evaluator(classifier.config, given["accelerator"], given["precision"])
+    data = load_data(classifier.config, given["data.root"], checkpoint)
+    part = chosen_split(data, split, classifier.class_names)
+    logits = test_logits(trainer, classifier, part, data.eval_batch_size, tta)
+
+    metrics = test_metrics(logits, part.labels, classifier.class_names)
+    drawn = results.draw_test(metrics, part.images, logits, part.labels, classifier.class_names)
+    confidences, predictions = logits.softmax(1).max(1)
+    right = predictions == part.labels
+    drawn["reliability"] = calibration.reliability_diagram(confidences, right, metrics["test/ece"])
+    drawn["confidence"] = calibration.confidence_histogram(confidences, right)
+    record = {
+        **{f"{split}/{key.partition('/')[2]}": value for key, value in metrics.items()},
+        "images": len(part),
+        "tta": tta,
+        "parameters": sum(p.numel() for p in classifier.network.parameters()),
+        "checkpoint": str(checkpoint),
+        **{key: classifier.config.get("choices", {}).get(key) for key in ("experiment", "model")},
+        "seed": classifier.config.get("seed"),
+        "command": shlex.join(["python", "-m", "cifar_lightning.commands.evaluate", *given["typed"]]),
+        **results.circumstances(trainer, data),
+    }
+    results.write_test(out, logits, part.labels, classifier.class_names)
+    results.save_figures(out, drawn)
+    files.write_json(out / "evaluation.json", record)
+    show(record, metrics, out, "validation part" if split == "val" else "test set")
+    return 0
+
+
+def show(record: Mapping[str, Any], metrics: Mapping[str, Any], out: Path, part: str) -> None:
+    from rich import get_console
+
+    from cifar_lightning.reporting import tables
+
+    console = get_console()
+    shown = {**record, "checkpoint": Path(record["checkpoint"]).name}
+    console.print(tables.result_table(shown, f"{record['images']:,} images of the {part}"))
+    console.print(tables.class_table(metrics, "Accuracy per class"))
+    lines = [f"figure       {path}" for path in sorted((out / "figures").glob("*.png"))]
+    for line in [*lines, f"metrics      {out / 'evaluation.json'}", f"predictions  {out / 'predictions.csv'}"]:
+        say(line)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command; its exit code."""
+    return COMMAND.call(run, arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,61 @@
+"""python -m cifar_lightning export ckpt_path=FILE: one file for use elsewhere, checked against the checkpoint."""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from cifar_lightning.commands.arguments import CHECKPOINT, ELSEWHERE, Command, Given, Key, output_path
+from cifar_lightning.console import say
+from cifar_lightning.errors import UserError
+
+SUFFIXES = {"onnx": ".onnx", "torch_export": ".pt2", "state_dict": ".weights.ckpt"}
+COMMAND = Command(
+    "export",
+    "Write a checkpoint's network as one self-contained file, normalisation inside, any number of images at once.\n"
+    "The file is run on real images and compared with the checkpoint; one that differs is not kept.",
+    keys={
+        **CHECKPOINT,
+        "format": Key("what the file is for", "onnx", tuple(SUFFIXES)),
+        "input": Key("images as bytes, or as floats from 0 to 1", "uint8", ("uint8", "float")),
+        "out": Key("the file, if not one beside the checkpoint"),
+        **ELSEWHERE,
+    },
+    examples={
+        "ckpt_path=best.ckpt": "best.onnx, for ONNX Runtime and what reads its files",
+        "ckpt_path=best.ckpt format=torch_export out=net.pt2": "for torch.export.load, without this package",
+        "ckpt_path=best.ckpt format=state_dict": "the weights and what they mean, without the optimizer's state",
+    },
+)
+
+
+def run(given: Given) -> int:
+    checkpoint: Path = given["ckpt_path"]
+    beside = checkpoint.with_name(checkpoint.stem + SUFFIXES[given["format"]])
+    out = output_path(Path(given["out"] or beside).expanduser())
+    if out.exists() and out.samefile(checkpoint):
+        raise UserError(f"out={out} is the checkpoint itself: give another name")
+
+    from cifar_lightning.evaluation.export import export  # imports torch: seconds that mistakes need not wait for
+
+    done = export(
+        checkpoint,
+        out,
+        format=given["format"],
+        dtype=given["input"],
+        root=given["data.root"],
+        trusted=given["trust"],
+    )
+    say(f"{out} ({out.stat().st_size:,} bytes)")
+    for key in ("input", "output", "normalisation"):
+        say(f"  {key}: {done.notes[key]}")
+    say(f"  checked on {done.images}: logits differ by at most {done.difference:.2g} from the checkpoint's")
+    return 0
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command; its exit code."""
+    return COMMAND.call(run, arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

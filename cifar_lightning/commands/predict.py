@@ -1,0 +1,114 @@
+"""python -m cifar_lightning predict ckpt_path=FILE images=PATH: labels and probabilities for a person's own images."""
+
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from cifar_lightning.commands.arguments import ACCELERATOR, CHECKPOINT, ELSEWHERE, Command, Given, Key, output_path
+from cifar_lightning.console import say
+from cifar_lightning.errors import UserError
+
+COMMAND = Command(
+    "predict",
+    "Say what is in images: the three most probable classes of each as a table, the images with the answers as a\n"
+    "figure, and all probabilities as a file if wanted.\n"
+    "Images of any size and kind (PNG, JPEG, WebP, BMP, GIF) become 32x32 RGB. Exit code 1 if one can't be read.",
+    keys={
+        **CHECKPOINT,
+        "images": Key("a file, a folder (searched to any depth) or a glob"),
+        "index": Key("instead: images of the data set, as train, val or test:NUMBER,NUMBER"),
+        "fit": Key("what becomes of the longer side", "crop", ("crop", "squash")),
+        "background": Key("what shows through transparent pixels: a name or #rrggbb", "white"),
+        "out": Key("a file for all probabilities: FILE.csv or FILE.json"),
+        "figure": Key("FILE.png for the images with the answers, if not NAME_predictions.png beside the checkpoint"),
+        **ACCELERATOR,
+        **ELSEWHERE,
+    },
+    examples={
+        "ckpt_path=best.ckpt images=photos": "every image in and below the folder photos",
+        "ckpt_path=best.ckpt images='photos/*.png' out=answers.csv": "those that match; probabilities of all classes",
+        "ckpt_path=best.ckpt index=test:10,11": "two images of the test set, with their labels",
+    },
+)
+
+
+def run(given: Given) -> int:
+    if (given["images"] is None) == (given["index"] is None):
+        raise UserError("give either images=PATH or index=test:NUMBER,NUMBER")
+    out = given["out"] and output_path(Path(given["out"]).expanduser())
+    if out and out.suffix not in (".csv", ".json"):
+        raise UserError(f"out={out}: the name must end in .csv or .json")
+    figure = output_path(_figure_path(given), key="figure")
+    split, numbers = parse_index(given["index"]) if given["index"] else ("", [])
+
+    # Imports torch: seconds that help and mistakes need not wait for.
+    from rich.console import Console
+
+    from cifar_lightning.api import load
+    from cifar_lightning.checkpoints.load import load_data
+    from cifar_lightning.data.images import check_background, find_images, read_images
+    from cifar_lightning.evaluation.testing import picked
+    from cifar_lightning.reporting.figures import save_figure
+    from cifar_lightning.reporting.predictions import (
+        MOST_IMAGES,
+        prediction_grid,
+        prediction_rows,
+        write_probabilities,
+    )
+    from cifar_lightning.reporting.tables import rich_table
+
+    check_background(given["background"])
+    files = find_images(given["images"]) if given["images"] else []
+    classifier = load(given["ckpt_path"], accelerator=given["accelerator"], trusted=given["trust"])
+    if files:
+        images, read, problems = read_images(files, fit=given["fit"], background=given["background"])
+        names, labels = list(map(str, read)), None
+    else:
+        data = load_data(classifier.config, given["data.root"], given["ckpt_path"])
+        chosen, problems = picked(data, split, numbers, classifier.class_names), []
+        images, names = chosen.images.numpy(), [f"{split}:{number}" for number in numbers]
+        labels = [classifier.class_names[label] for label in chosen.labels.tolist()]
+    if names:
+        answer = classifier.predict(images)
+        if out:
+            write_probabilities(out, names, answer.probabilities, answer.class_names, labels)
+        # A pipe has no width, and a table squeezed into 80 columns can't be read.
+        console = Console(width=None if sys.stdout.isatty() else 250, highlight=False)
+        console.print(rich_table(prediction_rows(names, answer.top(3), labels)))
+        save_figure(prediction_grid(images, names, answer.top(1), labels), figure)
+        some = f" (the first {MOST_IMAGES} of {len(names):,})" if len(names) > MOST_IMAGES else ""
+        say(f"images with their answers{some}: {figure}")
+        if out:
+            say(f"probabilities of all classes: {out}")
+    if problems:
+        lines = [f"{len(problems)} of {len(files)} images can't be read:", *map(str, problems)]
+        raise UserError("\n       ".join(lines))
+    return 0
+
+
+def _figure_path(given: Given) -> Path:
+    if not given["figure"]:
+        checkpoint: Path = given["ckpt_path"]
+        return checkpoint.with_name(f"{checkpoint.stem}_predictions.png")
+    path = Path(given["figure"]).expanduser()
+    if path.suffix != ".png":
+        raise UserError(f"figure={path}: the name must end in .png")
+    return path
+
+
+def parse_index(text: str) -> tuple[str, list[int]]:
+    """`test:10,11` as ("test", [10, 11]). Raises UserError."""
+    match = re.fullmatch(r"(train|val|test):(\d{1,9}(?:,\d{1,9})*)", text.replace(" ", ""))
+    if not match:
+        raise UserError(f"index={text}: write train, val or test, a colon and numbers, e.g. index=test:10,11")
+    return match[1], [int(number) for number in match[2].split(",")]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command; its exit code."""
+    return COMMAND.call(run, arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

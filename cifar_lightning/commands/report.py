@@ -1,0 +1,81 @@
+"""python -m cifar_lightning report DIR: one HTML page of a run, or of many, that opens anywhere."""
+
+import sys
+from argparse import Namespace
+from collections.abc import Sequence
+from pathlib import Path
+
+from cifar_lightning.commands.options import Parser
+from cifar_lightning.console import answer, say
+from cifar_lightning.errors import UserError
+from cifar_lightning.reporting.files import write_text
+from cifar_lightning.reporting.pages import run_page, sweep_page, usable
+from cifar_lightning.reporting.summary import load_runs
+from cifar_lightning.reporting.tables import Row
+from cifar_lightning.sweeps.state import unfinished
+
+DESCRIPTION = """\
+Write a report: one HTML page with result, figures, mistakes, config, and how it
+was made, of a run's folder, or of every run below a folder (a sweep, say), where
+seeds are folded into mean ± sample deviation. It needs no network and no
+JavaScript, so it can be mailed or archived.
+"""
+EXAMPLES = """\
+examples:
+  python -m cifar_lightning report logs/train/runs/NAME
+      a run: writes report.html into its folder
+  python -m cifar_lightning report logs/train/multiruns/NAME
+      a sweep: the same, with its table, its figures and every run
+  python -m cifar_lightning report logs --out comparison.html
+      all runs and sweeps below logs, side by side
+
+exit code: 1 if there was no run, or a metrics.json that could not be used
+"""
+
+
+def parser() -> Parser:
+    result = Parser("report", DESCRIPTION, EXAMPLES)
+    result.add_argument("folder", metavar="DIR", help="the folder of a run or of a sweep, or one with runs in it")
+    result.add_argument("--out", metavar="FILE", help="where to write [DIR/report.html]")
+    return result
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    return answer(lambda: run(parser().parse_args(argv)))
+
+
+def run(arguments: Namespace) -> int:
+    page, problems = report(Path(arguments.folder))
+    out = Path(arguments.out or arguments.folder)
+    out = out / "report.html" if out.is_dir() else out
+    write_text(out, page)
+    for problem in problems:
+        say(f"left out: {problem}", sys.stderr)
+    say(out)
+    return 1 if problems else 0
+
+
+def report(folder: Path) -> tuple[str, list[str]]:
+    """The page, and what is wrong with the metrics.json that it leaves out. Raises UserError."""
+    runs, problems = load_runs([folder])
+    runs, more = usable(runs)
+    problems += more
+    if (folder / "metrics.json").is_file():  # a run's own folder
+        own = str(folder / "metrics.json")
+        for run in runs:
+            if str(run.path) == own:
+                return run_page(run), []
+        raise UserError(next(problem for problem in problems if problem.startswith(own)))
+    missing: list[Row] = [
+        {"what": str(job.folder.relative_to(folder)), "why": f"failed: {job.reason}" if job.failed else job.reason}
+        for job in unfinished(folder)
+    ]
+    missing += [dict(zip(("what", "why"), problem.split(": ", 1), strict=True)) for problem in problems]
+    if not runs:
+        reasons = "".join(f" {row['what']}: {row['why']}." for row in missing[:1])
+        raise UserError(f"no run to report on: no usable metrics.json in or below {folder}.{reasons}")
+    return sweep_page(folder, runs, missing), problems
+
+
+if __name__ == "__main__":
+    sys.exit(main())

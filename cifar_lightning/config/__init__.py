@@ -1,0 +1,1 @@
+"""Compose a config, check it, and say what each of its keys decides."""

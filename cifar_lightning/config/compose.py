@@ -1,0 +1,146 @@
+"""Composing and instantiating configs: the one place that calls Hydra for either.
+
+Imports neither torch nor lightning, so that a mistake in a config is found before they are loaded.
+"""
+
+import datetime
+import difflib
+import functools
+import itertools
+import os
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import hydra
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import InstantiationException
+from omegaconf import DictConfig, OmegaConf
+
+from cifar_lightning.errors import UserError, first_line
+
+# Overrides that say where or how to run, not what is run: they don't belong into a folder's name.
+UNNAMED = ("hydra.", "paths.", "data.root", "data.verify", "data.num_workers", "task_name", "tags", "ckpt_path")
+
+
+def conf_dir() -> Path:
+    """The folder of config groups: inside the package in a wheel, beside it in a clone."""
+    package = Path(__file__).resolve().parent.parent
+    return package / "conf" if (package / "conf").is_dir() else package.parent / "conf"
+
+
+def overridden(overrides: Sequence[str]) -> str:
+    """A folder's name for what was typed: `model=resnet,optimizer.lr=0.1`, or `default`.
+
+    What is swept comes first. As many overrides as fit into 100 characters, and so much of the first in any case.
+    """
+    named = [o for o in overrides if not o.lstrip("+~").startswith(UNNAMED)]
+    words = [
+        re.sub(r"[^\w=.,+~-]+", "-", re.sub(r"[\[\]{}'\" ]", "", override)).strip("-,")
+        for override in sorted(named, key=lambda override: not re.search(r"=[^\[{'\"]*(,|\w\()", override))
+    ]
+    fitting = itertools.takewhile(lambda name: len(name) <= 100, itertools.accumulate(words, "{},{}".format))
+    return (list(fitting) or [",".join(words)[:100].strip("-,")])[-1] or "default"
+
+
+@functools.cache
+def claim_folder(path: str) -> str:
+    """Make the folder `path`, or `path-2`, `path-3`, … where it exists: two runs never share one.
+
+    The same answer each time a command asks (Lightning asks again for the processes that it starts).
+    """
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    n, candidate = 1, path
+    while True:
+        try:
+            os.mkdir(candidate)
+            return candidate
+        except FileExistsError:
+            n += 1
+            candidate = f"{path}-{n}"
+
+
+def run_folder(parent: str, what: str) -> str:
+    return claim_folder(f"{parent}/{start_time():%Y-%m-%d_%H-%M-%S}_{what}")
+
+
+@functools.cache
+def start_time() -> datetime.datetime:
+    """When the command first asked: one time for everything that it names."""
+    return datetime.datetime.now()
+
+
+def forget_folders() -> None:
+    """A new command in this process claims new folders, at a new time."""
+    claim_folder.cache_clear()
+    start_time.cache_clear()
+
+
+def best_is(metric: str) -> Literal["min", "max"]:
+    """Whether a lower or a higher value of this metric is better."""
+    return "min" if any(word in metric.lower() for word in ("loss", "err")) else "max"
+
+
+def register_resolvers() -> None:
+    """Make `${run_folder:…}`, `${overridden:…}` and `${best_is:…}` known to OmegaConf."""
+    # Cached, because Hydra resolves hydra.run.dir more than once and hands the cache on to the jobs of a sweep.
+    OmegaConf.register_new_resolver("run_folder", run_folder, use_cache=True, replace=True)
+    OmegaConf.register_new_resolver("best_is", best_is, replace=True)
+    OmegaConf.register_new_resolver("overridden", overridden, replace=True)
+
+
+def compose(overrides: Sequence[str] = (), *, return_hydra_config: bool = False) -> DictConfig:
+    """The config that these command-line overrides select. Raises Hydra's exceptions."""
+    register_resolvers()
+    GlobalHydra.instance().clear()
+    with hydra.initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        return hydra.compose("config", list(overrides), return_hydra_config=return_hydra_config)
+
+
+def parse_overrides(overrides: Sequence[str]) -> list[Any]:
+    """Hydra's `Override` objects. Raises hydra.errors.OverrideParseException."""
+    return OverridesParser.create().parse_overrides(list(overrides))
+
+
+def quoted(value: object) -> str:
+    """The value as an override says it, whatever its characters."""
+    return "'" + str(value).replace("'", "\\'") + "'"
+
+
+def group_choices() -> dict[str, str]:
+    """The choice of each group in the running job, as `{"model": "resnet", …}`; empty outside of a job."""
+    return dict(HydraConfig.get().runtime.choices) if HydraConfig.initialized() else {}
+
+
+def plain(config: Any) -> Any:
+    """Plain containers with every interpolation resolved: what checkpoints and files hold."""
+    return OmegaConf.to_container(config, resolve=True) if OmegaConf.is_config(config) else config
+
+
+def near_target(target: str) -> str:
+    """`; did you mean …?` for a class whose module is there and which is not: `torch.optim.adagrad`."""
+    module, _, name = target.rpartition(".")
+    classes = {
+        key.lower(): key for key, value in vars(sys.modules.get(module, difflib)).items() if isinstance(value, type)
+    }
+    close = difflib.get_close_matches(name.lower(), classes, n=1, cutoff=0.7)
+    return f"; did you mean {classes[close[0]]}?" if close and name not in classes.values() else ""
+
+
+def instantiate(mapping: Mapping[str, Any], **kwargs: Any) -> Any:
+    """The object that `_target_` names, built from the other keys.
+
+    Raises UserError, naming the target and the reason, when it can't be built.
+    """
+    try:
+        return hydra.utils.instantiate(mapping, _convert_="all", **kwargs)
+    except InstantiationException as error:
+        cause = error.__cause__ or error
+        near = near_target(str(mapping.get("_target_")))
+    if isinstance(cause, UserError):  # raised outside of the handler, or it would become its own cause's cause
+        raise cause
+    raise UserError(f"can't build {mapping.get('_target_')}: {first_line(cause)}{near}") from cause

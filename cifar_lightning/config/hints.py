@@ -1,0 +1,146 @@
+"""What was meant by a key or choice that does not exist."""
+
+import difflib
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra.core.override_parser.types import Override
+from hydra.errors import MissingConfigException
+from omegaconf import DictConfig, OmegaConf
+from yaml import MarkedYAMLError
+
+from cifar_lightning.config.compose import compose, conf_dir
+from cifar_lightning.errors import causes, first_line
+from cifar_lightning.models.torchvision_families import NAMES
+
+# What users of other frameworks type, and what it is here.
+SAME_KEYS = {
+    "epochs": "trainer.max_epochs", "n_epochs": "trainer.max_epochs", "num_epochs": "trainer.max_epochs",
+    "data_dir": "data.root", "root": "data.root", "gpus": "trainer.devices", "workers": "data.num_workers",
+    "learning_rate": "optimizer.lr", "batchsize": "data.batch_size", "resume": "ckpt_path", "checkpoint": "ckpt_path",
+}  # fmt: skip
+SAME_CHOICES = {
+    "activation=swish": "activation=silu",
+    "debug=default": "debug=fast",
+    "logger=many_loggers": "logger=[tensorboard,csv]",
+    "trainer=ddp_spawn": "trainer=ddp",
+}
+TORCH_OPTIMIZERS = ("Adadelta", "Adafactor", "Adagrad", "Adamax", "ASGD", "LBFGS", "NAdam", "RAdam", "Rprop")
+
+
+def explain(error: Exception, overrides: Sequence[Override]) -> str:
+    """One line for one of Hydra's composition errors, with what was meant."""
+    yaml = next((cause for cause in causes(error) if isinstance(cause, MarkedYAMLError)), None)
+    if yaml is not None and yaml.problem_mark is not None:
+        return f"{yaml.problem_mark.name}, line {yaml.problem_mark.line + 1}: {yaml.problem}"
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file:
+        group, _, name = error.missing_cfg_file.rpartition("/")
+        for override in overrides:  # groups nest: experiment=classic/alexnet
+            if f"{override.key_or_group}/{override.value()}" == error.missing_cfg_file:
+                group, name = override.key_or_group, str(override.value())
+        return f"{group}={name}: there is no such choice{other_choice(group, name, own_folders(overrides))}"
+    if str(error).startswith("Config group override must"):
+        for group in [o.key_or_group for o in overrides if is_group(o.key_or_group) and o.value() is None]:
+            return f"{group}=null: choose a {group}{nearest('', choices(group))}"
+    if str(error).startswith("Ambiguous value"):
+        return f"{first_line(error)}: add -m for a sweep over the values, or write a list as key=[a,b]"
+    unknown = re.search(r"Could not override '([^']+)'", str(error))
+    if unknown:
+        return unknown_key(unknown.group(1), overrides)
+    if str(error).startswith("Error merging override") and error.__cause__:
+        return f"{error}: {first_line(error.__cause__)}"
+    # Hydra wraps some errors, such as a config file's, in one without a text.
+    return " ".join((str(error).strip() or str(error.__cause__)).split())
+
+
+def other_choice(group: str, name: str, own: Sequence[Path] = ()) -> str:
+    """The choice that was meant, else all of them."""
+    if same := SAME_CHOICES.get(f"{group}={name}"):
+        return f"; did you mean {same}?"
+    if group == "model" and name.lower() in NAMES:
+        return f"; did you mean model=torchvision model.name={name.lower()}?"
+    for torchs in TORCH_OPTIMIZERS:
+        if group == "optimizer" and name.lower() == torchs.lower():
+            return f"; did you mean optimizer=torch optimizer.name={torchs}?"
+    valid = sorted({choice for root in (conf_dir(), *own) for choice in choices(group, root)})
+    if inside := [choice for choice in valid if choice.rpartition("/")[2] == name]:
+        return f"; did you mean {group}={inside[0]}?"
+    return nearest(name, valid)
+
+
+def unknown_key(key: str, overrides: Sequence[Override]) -> str:
+    if key == "hparams_search":
+        return "hparams_search belongs to a command of its own: python -m cifar_lightning search hparams_search=…"
+    groups = [o.input_line for o in overrides if is_group(o.key_or_group) and o.input_line]
+    keys = all_keys(plain_or_raw(compose(groups, return_hydra_config=key.startswith("hydra."))))
+    return f"there is no key {key} (to add one of your own: +{key}=…){other_key(key, keys)}"
+
+
+def other_key(key: str, keys: Sequence[str]) -> str:
+    """The key that was meant: by another name, with another prefix, of another choice, or spelled otherwise."""
+    parent, _, last = key.rpartition(".")
+    if same := SAME_KEYS.get(last):
+        return f"; did you mean {same}?"
+    if named := [k for k in keys if k.rpartition(".")[2] == last and not k.startswith(("callbacks.", "hydra."))]:
+        return f"; did you mean {' or '.join(named[:3])}?"
+    if elsewhere := [choice for choice, known in keys_of_choices() if known == (key if parent else f"model.{key}")]:
+        return f"; it belongs to {' and '.join(elsewhere[:3])}"
+    siblings = [k for k in keys if k.rpartition(".")[0] == parent]
+    close = difflib.get_close_matches(key, siblings, n=1, cutoff=0.6) or [
+        k for name in difflib.get_close_matches(last, {k.rpartition(".")[2] for k in keys}, n=1, cutoff=0.75)
+        for k in keys if k.rpartition(".")[2] == name
+    ]  # fmt: skip
+    if close:
+        return f"; did you mean {close[0]}?"
+    if parent and siblings:
+        return f". Choose from: {', '.join(sorted(siblings))}"
+    return ". All keys: python -m cifar_lightning --cfg job"
+
+
+def keys_of_choices() -> Iterator[tuple[str, str]]:
+    """Every key of every group's files, with the choice that has it."""
+    for path in sorted(conf_dir().glob("*/*.yaml")):
+        group = path.parent.name
+        for line in path.read_text(encoding="utf-8").splitlines():
+            if group not in ("experiment", "hydra", "debug") and (found := re.match(r"(\w+):", line)):
+                yield f"{group}={path.stem}", f"{group}.{found[1]}"
+
+
+def nearest(name: str, valid: Sequence[str]) -> str:
+    """`; did you mean …?` where one is near, else the list of valid ones."""
+    lower = {choice.lower(): choice for choice in reversed(valid)}
+    close = difflib.get_close_matches(name.lower(), lower, n=1, cutoff=0.6)
+    return f"; did you mean {lower[close[0]]}?" if close else f". Choose from: {', '.join(sorted(valid))}"
+
+
+def is_group(name: str) -> bool:
+    """Whether an override of this name chooses a file, or says where files lie (--config-dir)."""
+    return (conf_dir() / name).is_dir() or name == "hydra.searchpath"
+
+
+def own_folders(overrides: Sequence[Override]) -> list[Path]:
+    """The folders of --config-dir."""
+    found = [o.value() for o in overrides if o.key_or_group == "hydra.searchpath"]
+    paths = [str(path) for value in found if isinstance(value, list) for path in value]
+    return [Path(path.strip("'").removeprefix("file://")) for path in paths]
+
+
+def choices(group: str, root: Path | None = None) -> list[str]:
+    """The files of a group, those in sub-folders as `folder/file`. `root`: another folder of groups than ours."""
+    folder = (root or conf_dir()) / group
+    return sorted(str(p.relative_to(folder).with_suffix("")) for p in Path(folder).rglob("*.yaml"))
+
+
+def plain_or_raw(config: DictConfig) -> Any:
+    return OmegaConf.to_container(config, resolve=False)
+
+
+def all_keys(tree: Any, prefix: str = "") -> list[str]:
+    keys = []
+    for key, value in tree.items():
+        keys.append(prefix + str(key))
+        if isinstance(value, dict):
+            keys += all_keys(value, f"{prefix}{key}.")
+    return keys

@@ -1,0 +1,175 @@
+"""A checkpoint's network as one file for use elsewhere, checked against the checkpoint before it gets its name."""
+
+import copy
+import io
+import json
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+import cifar_lightning
+from cifar_lightning.checkpoints.load import find_root, load_classifier, load_data
+from cifar_lightning.checkpoints.read import read_checkpoint
+from cifar_lightning.data.archive import FOLDER
+from cifar_lightning.data.digits import load_digits
+from cifar_lightning.errors import UserError
+from cifar_lightning.evaluation.inference import Classifier
+from cifar_lightning.reporting.files import atomic_path
+from cifar_lightning.training.classifier import ImageClassifier
+
+INPUTS = {
+    "uint8": "images: uint8 [batch, 3, 32, 32], RGB, 0 to 255",
+    "float": "images: float32 [batch, 3, 32, 32], RGB, 0 to 1",
+}
+# Of the largest logit: single precision in another order of operations differs by a hundredth of this.
+TOLERANCE = 1e-3
+LARGEST_ONNX = 2**31  # bytes: a limit of protobuf, the format of ONNX files
+CHECKED_IMAGES = 32
+FREE_BATCH = {"images": {0: torch.export.Dim("batch", min=1)}}
+
+Run = Callable[[Tensor], Tensor]
+
+
+class Deployed(nn.Module):
+    """Normalisation and network as one: images of one dtype in, logits out."""
+
+    scale: Tensor
+    shift: Tensor
+
+    def __init__(self, classifier: ImageClassifier, dtype: str) -> None:
+        super().__init__()
+        self.network = copy.deepcopy(classifier.network).to(memory_format=torch.contiguous_format)
+        mean, std = (torch.tensor(values)[:, None, None] for values in (classifier.mean, classifier.std))
+        self.register_buffer("scale", 1 / std / (255 if dtype == "uint8" else 1))
+        self.register_buffer("shift", -mean / std)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.network(images.float() * self.scale + self.shift)
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What was written and how far it is from the checkpoint: the largest difference of a logit on `images`."""
+
+    notes: Mapping[str, Any]
+    difference: float
+    images: str
+
+
+def export(
+    checkpoint: Path,
+    out: Path,
+    *,
+    format: str = "onnx",
+    dtype: str = "uint8",
+    root: str | None = None,
+    trusted: Sequence[str] = (),
+) -> Exported:
+    """Write the file `out` and run it on real images; `root` is where the checkpoint's data lie, if elsewhere now.
+
+    Raises UserError, and leaves what was at `out` before, where the file can't be made or differs too much.
+    """
+    classifier = load_classifier(checkpoint, trusted)
+    images, what = sample_images(classifier.config, root, checkpoint)
+    expected = Classifier(classifier).logits(images)
+    inputs = images if dtype == "uint8" else images.float() / 255
+    notes = metadata(classifier, checkpoint.name, dtype)
+    with atomic_path(out) as temporary:
+        if format == "state_dict":
+            write_weights(checkpoint, temporary, notes)
+            run: Run = Classifier(load_classifier(temporary, trusted)).logits
+        else:
+            write = {"onnx": write_onnx, "torch_export": write_torch_export}[format]
+            run = write(Deployed(classifier, dtype).eval(), inputs[:2], temporary, notes)
+        # One image alone, then all the others: the batch axis is free.
+        logits = torch.cat([run(inputs[:1]), run(inputs[1:])])
+        difference = (logits - expected).abs().max().item()
+        if not difference <= TOLERANCE * max(0.01, expected.abs().max().item()):
+            raise UserError(f"{out} is not written: its logits differ by up to {difference:.2g} from the checkpoint's")
+    return Exported(notes, difference, f"{len(images)} {what}")
+
+
+def metadata(classifier: ImageClassifier, checkpoint: str, dtype: str) -> dict[str, Any]:
+    """What a user of the file has to know, in plain values."""
+    mean, std = ([float(f"{value:.5g}") for value in values] for values in (classifier.mean, classifier.std))
+    return {
+        "class_names": list(classifier.class_names),
+        "input": INPUTS[dtype],
+        "output": f"logits: float32 [batch, {len(classifier.class_names)}]; their softmax are probabilities",
+        "normalisation": f"inside: mean {mean}, deviation {std} of images in [0, 1]",
+        "network": str(classifier.config["model"].get("_target_")),
+        "checkpoint": checkpoint,
+        "versions": {"cifar_lightning": cifar_lightning.__version__, "torch": version("torch")},
+    }
+
+
+def write_onnx(deployed: nn.Module, example: Tensor, path: Path, notes: Mapping[str, Any]) -> Run:
+    """Write an ONNX file; returns what ONNX Runtime computes from it."""
+    try:
+        import onnx  # noqa: F401
+        import onnxruntime
+        import onnxscript  # noqa: F401
+    except ImportError as error:
+        raise UserError(f"format=onnx needs {error.name}: pip install 'cifar-lightning[export]'") from error
+    if sum(tensor.nbytes for tensor in deployed.state_dict().values()) >= LARGEST_ONNX:
+        raise UserError("format=onnx: the network is larger than the 2 GB of one ONNX file; use format=torch_export")
+    with tracing("onnx"):
+        program = torch.onnx.export(
+            deployed, (example,), dynamo=True, dynamic_shapes=FREE_BATCH, input_names=["images"],
+            output_names=["logits"], verbose=False,
+        )  # fmt: skip
+        assert program is not None
+    for key, value in notes.items():
+        program.model.metadata_props[key] = value if isinstance(value, str) else json.dumps(value)
+    program.save(path, external_data=False)
+    session = onnxruntime.InferenceSession(path.read_bytes(), providers=["CPUExecutionProvider"])
+    return lambda images: torch.from_numpy(session.run(["logits"], {"images": images.numpy()})[0])
+
+
+def write_torch_export(deployed: nn.Module, example: Tensor, path: Path, notes: Mapping[str, Any]) -> Run:
+    """Write a program of torch.export; returns what the file's own copy of it computes."""
+    with tracing("torch_export"):
+        program = torch.export.export(deployed, (example,), dynamic_shapes=FREE_BATCH)
+    with path.open("wb") as file:
+        torch.export.save(program, file, extra_files={"metadata.json": json.dumps(notes, indent=2)})
+    with path.open("rb") as file:
+        run = torch.export.load(file).module()
+    return torch.inference_mode()(run)
+
+
+@contextmanager
+def tracing(format: str) -> Iterator[None]:
+    """A tracer may stumble over anything in a person's own network: one line says over what."""
+    try:
+        # On a failure torch.export shows the whole graph before it raises.
+        with warnings.catch_warnings(action="ignore"), redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
+            yield
+    except Exception as error:
+        reason = (str(error).strip().splitlines() or ["no reason given"])[0]
+        raise UserError(f"format={format}: can't export this network: {type(error).__name__}: {reason}") from error
+
+
+def write_weights(checkpoint: Path, path: Path, notes: Mapping[str, Any]) -> None:
+    """Write the checkpoint without what only training needs; the commands and `load` take it like any other."""
+    whole = read_checkpoint(checkpoint)
+    ours = {key: value for key, value in whole["cifar_lightning"].items() if key != "resume"}
+    # Lightning asks for its version and the place in training, even where it is only to test.
+    kept = ("state_dict", "pytorch-lightning_version", "epoch", "global_step")
+    slim = {key: whole[key] for key in kept if key in whole}
+    torch.save(slim | {"cifar_lightning": ours, "metadata": dict(notes)}, path)
+
+
+def sample_images(config: Mapping[str, Any], root: str | None, checkpoint: Path) -> tuple[Tensor, str]:
+    """Some test images of the checkpoint's data, where they lie ready, else of the digits; and what they are."""
+    root = root or find_root(config, checkpoint)
+    if config["data"].get("name") != "digits" and root and Path(root, FOLDER).is_dir():
+        with suppress(UserError):  # damaged ones are no reason not to export
+            return load_data(config, root).test.images[:CHECKED_IMAGES], "images of CIFAR-10's test set"
+    return torch.from_numpy(load_digits().test.images[:CHECKED_IMAGES]), "images of handwritten digits"

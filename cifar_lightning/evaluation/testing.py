@@ -1,0 +1,77 @@
+"""Testing a checkpoint the way its training run did, on either split, with test-time augmentation if wanted."""
+
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from torch import Tensor
+
+from cifar_lightning.callbacks.progress import ProgressBar
+from cifar_lightning.config.rules import PRECISIONS
+from cifar_lightning.data.datamodule import CIFAR10DataModule
+from cifar_lightning.data.device_loader import EvaluationLoader
+from cifar_lightning.data.loader import Split
+from cifar_lightning.errors import UserError, first_line
+from cifar_lightning.training.classifier import ImageClassifier
+from cifar_lightning.training.precision import resolve_precision
+
+
+def chosen_split(datamodule: CIFAR10DataModule, name: str, class_names: Sequence[str]) -> Split:
+    """The training, validation or test part, to be tested with a network of these classes.
+
+    Raises UserError for a validation part that the run did not have, or data with other classes.
+    """
+    if len(datamodule.class_names) != len(class_names):
+        raise UserError(
+            f"{datamodule.name} has {len(datamodule.class_names)} classes, the checkpoint {len(class_names)}"
+        )
+    split: Split = getattr(datamodule, name)
+    if not len(split):
+        raise UserError("the checkpoint's run has no validation part (data.val_size=0)")
+    return split
+
+
+def picked(datamodule: CIFAR10DataModule, name: str, numbers: Sequence[int], class_names: Sequence[str]) -> Split:
+    """Single images of a split by their numbers in it. Raises UserError for a number that it does not have."""
+    split = chosen_split(datamodule, name, class_names)
+    beyond = [number for number in numbers if not 0 <= number < len(split)]
+    if beyond:
+        raise UserError(f"index={name}:{beyond[0]}: there are {len(split):,} images, numbered from 0")
+    rows = torch.tensor(numbers)
+    return Split(split.images[rows], split.labels[rows])
+
+
+def build_evaluator(config: dict[str, Any], accelerator: str = "auto", precision: str | None = None) -> L.Trainer:
+    """A Trainer for one test on one device, in the precision of the checkpoint's run unless another is given.
+
+    Raises UserError for what this machine does not have.
+    """
+    precision = precision or config.get("trainer", {}).get("precision", "32-true")
+    if precision not in PRECISIONS:
+        raise UserError(f"precision={precision}: choose from {', '.join(dict.fromkeys(map(str, PRECISIONS)))}")
+    on_terminal = sys.stdout.isatty()
+    try:
+        return L.Trainer(
+            accelerator=accelerator,
+            devices=1,
+            precision=resolve_precision(precision, accelerator),  # type: ignore[arg-type]
+            logger=False,
+            callbacks=[ProgressBar()] if on_terminal else None,
+            enable_progress_bar=on_terminal,
+            enable_checkpointing=False,
+            enable_model_summary=False,
+        )
+    except (MisconfigurationException, ValueError, TypeError) as error:
+        raise UserError(f"{first_line(error)} (precision=32-true works everywhere)") from error
+
+
+def test_logits(trainer: L.Trainer, classifier: ImageClassifier, split: Split, batch_size: int, tta: str) -> Tensor:
+    """The logits [N, K] of a split's images, in its order, as a run's test stage has them."""
+    torch.set_flush_denormal(True)  # as in training
+    classifier.test_tta = tta
+    loader = EvaluationLoader(split, batch_size=batch_size, device=trainer.strategy.root_device)
+    trainer.test(classifier, dataloaders=loader, verbose=False)
+    return classifier.test_logits

@@ -1,0 +1,1 @@
+"""A run: build its objects, train, test and record; resume; processes."""

@@ -1,0 +1,367 @@
+"""Going on with a checkpoint, or testing it, builds what its config names: nothing of that may be an attack."""
+
+import copy
+import functools
+import io
+import itertools
+import os
+import sys
+import tracemalloc
+import warnings
+import zipfile
+
+import pytest
+import torch
+from helpers.checkpoints import checkpoint_of
+from torch import nn
+
+from cifar_lightning.checkpoints.load import saved_config
+from cifar_lightning.checkpoints.read import read_checkpoint
+from cifar_lightning.checkpoints.trust import ADMITTED, check_resumable, is_admitted, targets
+from cifar_lightning.config.compose import compose, conf_dir, plain
+from cifar_lightning.errors import UserError
+from cifar_lightning.runs.folders import how_to_go_on
+from cifar_lightning.runs.train import prepared
+
+RUN = ["data=digits", "model=cnn2", "augmentation=trivial_augment", "callbacks=early_stopping", "logger=[csv,mlflow]"]
+
+
+composed_once = functools.cache(lambda *overrides: compose(overrides))
+
+
+def composed(folder, *typed, ckpt_path=None):
+    config = copy.deepcopy(composed_once(*RUN, "paths.output_dir=X", *typed))
+    config.paths.output_dir, config.ckpt_path = str(folder), ckpt_path and str(ckpt_path)
+    return config
+
+
+@pytest.fixture
+def trap(tmp_path, monkeypatch):
+    """A module that leaves a file behind when it is imported, and the file."""
+    (tmp_path / "spy.py").write_text(
+        f"import os, pathlib, torch\npathlib.Path({str(tmp_path / 'trap')!r}).touch()\n"
+        "class Schedule:\n    pass\nclass Net(torch.nn.Linear):\n    pass\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "spy", raising=False)
+    return tmp_path / "trap"
+
+
+@pytest.fixture
+def checkpoint(tmp_path):
+    """`checkpoint(change)` is the file of a run in tmp_path/then whose config was changed."""
+
+    def write(change=lambda config: None):
+        config = plain(composed(tmp_path / "then"))
+        content = checkpoint_of(config)
+        change(config)
+        torch.save(content, tmp_path / "a.ckpt")
+        return tmp_path / "a.ckpt"
+
+    return write
+
+
+def refused(path, folder, *typed):
+    with pytest.raises(UserError) as caught:
+        prepared(composed(folder, *typed, ckpt_path=path), list(typed))
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_a_whole_checkpoint_goes_on_and_in_another_folder_writes_only_there(tmp_path, checkpoint):
+    then, now = tmp_path / "then", tmp_path / "now"
+    config = prepared(composed(now, ckpt_path=checkpoint()), [])
+    assert config.callbacks.best_checkpoint.dirpath == f"{now}/checkpoints"
+    assert str(then) not in str(plain(config))
+
+
+WAYS = {
+    "call": {"_target_": "os.mkdir", "path": "TRAP"},
+    "positional": {"_target_": "os.mkdir", "_args_": ["TRAP"]},
+    "shell": {"_target_": "os.system", "command": "touch TRAP"},
+    "partial": {"_target_": "os.mkdir", "_partial_": True, "path": "TRAP"},
+    "subprocess": {"_target_": "subprocess.run", "args": ["touch", "TRAP"]},
+    "eval": {"_target_": "builtins.eval", "_args_": ["open('TRAP', 'w')"]},
+    "import": {"_target_": "spy.Net"},
+    "get_method": {"_target_": "hydra.utils.get_method", "path": "spy.Net"},
+    "instantiate": {"_target_": "hydra.utils.instantiate", "_args_": [{"_target_": "os.mkdir", "path": "TRAP"}]},
+    "unpickle": {"_target_": "torch.load", "f": "TRAP", "weights_only": False},
+    "download": {"_target_": "torch.hub.load", "repo_or_dir": "TRAP", "model": "x"},
+}
+
+
+def filled(value, trap):
+    if isinstance(value, dict):
+        return {key: filled(item, trap) for key, item in value.items()}
+    if isinstance(value, list):
+        return [filled(item, trap) for item in value]
+    return value.replace("TRAP", str(trap)) if isinstance(value, str) else value
+
+
+PLACES = {
+    "model": lambda config, evil: config.update(model=evil),
+    "in the model": lambda config, evil: config["model"].update(activation=evil),
+    "in a list of the model": lambda config, evil: config["model"].update(hidden=[[evil]]),
+    "activation": lambda config, evil: config.update(activation=evil),
+    "optimizer": lambda config, evil: config.update(optimizer=evil),
+    "in the optimizer": lambda config, evil: config["optimizer"].update(lr=evil),
+    "scheduler": lambda config, evil: config.update(scheduler=evil),
+    "in the scheduler": lambda config, evil: config["scheduler"].update(pct_start=evil),
+    "a transform": lambda config, evil: config["augmentation"]["transforms"].update(more=evil),
+    "in a transform": lambda config, evil: config["augmentation"]["transforms"]["policy"].update(x=evil),
+    "a callback": lambda config, evil: config["callbacks"].update(more=evil),
+    "in a callback": lambda config, evil: config["callbacks"]["best_checkpoint"].update(filename=evil),
+    "a logger": lambda config, evil: config["logger"].update(more=evil),
+    "in a logger": lambda config, evil: config["logger"]["csv"].update(name=evil),
+    "the trainer": lambda config, evil: config["trainer"].update(profiler=evil),
+    "the data": lambda config, evil: config["data"].update(root=evil),
+    "a key of no group": lambda config, evil: config.update(tags=[evil]),
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_nothing_of_a_doctored_config_is_run(tmp_path, trap, checkpoint, way):
+    for place, typed in itertools.product(PLACES, ([], ["train=false"])):
+        path = checkpoint(lambda config, place=place: PLACES[place](config, filled(WAYS[way], trap)))
+        message = refused(path, tmp_path / "now", *typed)
+        assert message.startswith(f"{path}: "), place
+        assert f"its config names '{WAYS[way]['_target_']}'" in message, place
+        assert not trap.exists(), place
+        assert not (tmp_path / "now").exists()
+
+
+@pytest.mark.parametrize("typed", [[], ["train=false"]], ids=["resumed", "tested"])
+def test_the_command_refuses_a_doctored_checkpoint_in_one_line_and_runs_nothing(command, checkpoint, trap, typed):
+    path = checkpoint(lambda config: config["callbacks"].update(evil={"_target_": "os.mkdir", "path": str(trap)}))
+    before = set(command.folder.rglob("*"))
+    outcome = command(f"ckpt_path={path}", *typed)
+    assert outcome.code == 1
+    assert outcome.err.startswith(f"error: {path}: its config names 'os.mkdir', which is no callback")
+    assert outcome.err.count("\n") == 1
+    assert not trap.exists()
+    left = {file.name for file in set(command.folder.rglob("*")) - before if file.is_file()}
+    assert left <= {"cifar_lightning.log", "config.yaml", "hydra.yaml", "overrides.yaml"}
+
+
+@pytest.mark.parametrize(
+    "typed", [["trust=spy"], ["trust=[other,spy]"], ["trust='other,spy'"], ["+mine._target_=spy.Net"]]
+)
+def test_what_the_person_names_is_built(tmp_path, trap, checkpoint, typed):
+    path = checkpoint(lambda config: config["model"].update(activation={"_target_": "spy.Net"}))
+    with pytest.raises(UserError, match=r"Linear\.__init__\(\) missing 2 required"):  # it is imported and called
+        saved_config(path, composed(tmp_path / "now", *typed))
+    assert trap.exists()
+    path = checkpoint(lambda config: config["callbacks"].update(mine={"_target_": "spy.Net"}))
+    assert saved_config(path, composed(tmp_path / "now", *typed))["callbacks"]["mine"]
+
+
+def test_the_command_to_go_on_with_names_what_is_ones_own(tmp_path):
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / "last.ckpt").touch()
+    command = how_to_go_on(tmp_path, ["seed=3", "model._target_=spy.Net", "trust=[spy]"])
+    assert command.endswith("last.ckpt model._target_=spy.Net 'trust=[spy]'")
+
+
+def test_the_checkpoint_itself_is_not_asked_what_is_trusted(tmp_path, trap, checkpoint):
+    path = checkpoint(lambda config: config.update(trust=["spy"], callbacks={"mine": {"_target_": "spy.Net"}}))
+    assert "spy.Net" in refused(path, tmp_path / "now")
+
+
+def everything_in_conf():
+    for group in ADMITTED:
+        for file in sorted((conf_dir() / group).glob("*.yaml")):
+            yield group, file.stem
+
+
+@pytest.mark.parametrize(("group", "name"), everything_in_conf())
+def test_every_choice_of_ours_may_be_resumed(tmp_path, group, name):
+    config = plain(composed(tmp_path, f"{group}={name}"))
+    for target in targets(config[group]):
+        assert is_admitted(target, (), group), target
+
+
+DANGERS = {
+    "an interpolation": (lambda c: c["data"].update(root="${oc.env:HOME}"), "holds an interpolation"),
+    "a folder that it makes": (lambda c: c.update(x="${run_folder:/x,y}"), "holds an interpolation"),
+    "an interpolation in a callback": (lambda c: c["callbacks"].update(a="${oc.env:HOME}"), "an interpolation"),
+    "nesting": (lambda c: c.update(tags=nested(50)), "levels deep"),
+    "a list in a list in a list": (lambda c: c.update(tags=laughs()), "no end"),
+    "a folder elsewhere": (lambda c: c["callbacks"]["best_checkpoint"].update(dirpath="/x/y"), "writes to '/x/y'"),
+    "a folder above": (lambda c: c["callbacks"]["best_checkpoint"].update(dirpath="a/../../b"), "writes to"),
+    "a home": (lambda c: c["callbacks"]["best_checkpoint"].update(dirpath="~/.ssh"), "writes to"),
+    "a file elsewhere": (lambda c: c["callbacks"]["best_checkpoint"].update(filename="../../x"), "writes to"),
+    "a server": (lambda c: c["callbacks"]["best_checkpoint"].update(dirpath="s3://x/y"), "writes to"),
+    "a file above": (lambda c: c["callbacks"]["best_checkpoint"].update(filename="{epoch:/>2}abs"), "writes to"),
+    "a file that a metric names": (lambda c: c["callbacks"]["best_checkpoint"].update(filename="{/x}"), "writes to"),
+    "an attribute": (lambda c: c["callbacks"]["best_checkpoint"].update(filename="{epoch.real}"), "writes to"),
+    "an endless name": (lambda c: c["callbacks"]["best_checkpoint"].update(filename="{epoch:999999d}"), "writes to"),
+    "a file of the tracking": (lambda c: c["logger"]["mlflow"].update(tracking_uri="file:/x"), "writes to 'file:/x'"),
+    "a folder of the tracking": (lambda c: c["logger"]["mlflow"].update(tracking_uri="mlruns"), "writes to 'mlruns'"),
+    "a database elsewhere": (lambda c: c["logger"]["mlflow"].update(tracking_uri="sqlite:////x/y"), "writes to"),
+    "another run": (lambda c: c["callbacks"]["best_checkpoint"].update(dirpath="../then/checkpoints"), "writes to"),
+    "a logger elsewhere": (lambda c: c["logger"]["csv"].update(save_dir="/x"), "writes to"),
+    "a tracking server": (lambda c: c["logger"]["mlflow"].update(tracking_uri="http://x"), "writes to"),
+    "a program for a logger": (lambda c: c["logger"]["csv"].update(settings={"executable": "x"}), "the key 'settings'"),
+    "a plugin": (lambda c: c["trainer"].update(plugins="x"), "trainer.plugins"),
+    "a thousand processes": (lambda c: c["trainer"].update(devices=1000), "trainer.devices=1000"),
+    "a list of processes": (lambda c: c["trainer"].update(devices=list(range(300))), "more than 256"),
+    "a text of processes": (lambda c: c["trainer"].update(devices="1_000"), "trainer.devices=1_000"),
+    "a thousand machines": (lambda c: c["trainer"].update(num_nodes=1000), "trainer.num_nodes=1000"),
+    "a thousand workers": (lambda c: c["data"].update(num_workers=1000), "data.num_workers=1000"),
+    "a network of terabytes": (lambda c: c["model"].update(channels=[10**6, 10**6]), "weights don't fit"),
+    "thousands of layers": (
+        lambda c: c.update(model={"_target_": "cifar_lightning.models.wide_resnet.WideResNet", "depth": 60_004}),
+        "far more layers",
+    ),
+    "a value that may not be": (lambda c: c["data"].update(batch_size=-1), "data.batch_size=-1: must be"),
+    "no trainer": (lambda c: c.pop("trainer"), "no whole config of a run"),
+    "no groups": (lambda c: c.clear(), "no whole config of a run"),
+    "a text for a group": (lambda c: c.update(callbacks="none"), "no whole config of a run"),
+    "no such key of the data": (lambda c: c["data"].pop("batch_size"), "can't be used"),
+}
+
+
+def nested(depth):
+    return [nested(depth - 1)] if depth else []
+
+
+def laughs():
+    """Nine lists, ten billion entries."""
+    level: list = ["lol"]
+    for _ in range(10):
+        level = [level] * 10
+    return level
+
+
+@pytest.mark.parametrize("danger", DANGERS)
+def test_what_a_saved_config_never_holds_is_refused_in_a_line(tmp_path, checkpoint, danger):
+    change, message = DANGERS[danger]
+    assert message in refused(checkpoint(change), tmp_path / "now")
+    assert not (tmp_path / "now").exists()
+
+
+@pytest.mark.parametrize("path", ["s3://bucket/x", "then/checkpoints/../../../x"])
+def test_lightning_is_not_made_to_remove_other_files(tmp_path, checkpoint, path):
+    content = torch.load(checkpoint(), weights_only=True)
+    content["callbacks"] = {"ModelCheckpoint{'monitor': 'val/acc'}": {"best_k_models": {f"{path}": torch.ones(())}}}
+    torch.save(content, tmp_path / "b.ckpt")
+    assert "leaves the run's folder" in refused(tmp_path / "b.ckpt", tmp_path / "now")
+
+
+def repacked(path, compression=zipfile.ZIP_STORED, **contents):
+    """The checkpoint with other contents of its members, by the end of their names."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(path) as old, zipfile.ZipFile(buffer, "w", compression) as new:
+        for member in old.infolist():
+            name = member.filename.rpartition("/")[2]
+            new.writestr(member.filename, contents.get(name, old.read(member)))
+    path.write_bytes(buffer.getvalue())
+    return path
+
+
+def peak_while_refused(path):
+    tracemalloc.start()
+    try:
+        with pytest.raises(UserError) as caught:
+            read_checkpoint(path)
+        return str(caught.value), tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_zip_bomb_is_not_unpacked(checkpoint):
+    path = repacked(checkpoint(), zipfile.ZIP_DEFLATED, **{"0": bytes(1 << 27)})
+    assert path.stat().st_size < 1 << 20
+    message, peak = peak_while_refused(path)
+    assert "it is compressed" in message
+    assert peak < 1 << 22
+
+
+def test_numbers_that_are_not_in_the_file_are_not_made(tmp_path):
+    for number, tensor in enumerate(
+        [torch.zeros(1).expand(10**12), torch.empty(10**12, device="meta"), torch.sparse_coo_tensor(size=(10**9,))]
+    ):
+        path = tmp_path / f"{number}.ckpt"
+        torch.save(checkpoint_of() | {"optimizer_states": [tensor]}, path)
+        with pytest.raises(UserError, match="can't be read as a checkpoint"):
+            read_checkpoint(path)
+
+
+def test_a_storage_that_claims_to_be_larger_is_refused(checkpoint):
+    path = checkpoint()
+    with zipfile.ZipFile(path) as file:
+        (name,) = (name for name in file.namelist() if name.endswith("data.pkl"))
+        content = file.read(name)
+    claimed = content.replace(b"M\xe8\x03", b"J\x00\x00\x00\x40")  # the optimizer's 1,000 numbers become 2**30
+    assert claimed != content
+    with pytest.raises(UserError, match="can't be read as a checkpoint"):
+        read_checkpoint(repacked(path, **{"data.pkl": claimed}))
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04", b"PK\x05\x06" + bytes(18), b"\x80\x02}.", bytes(100)])
+def test_a_foreign_file_is_refused(tmp_path, content):
+    path = tmp_path / "a.ckpt"
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=r"a\.ckpt can't be read as a checkpoint"):
+        read_checkpoint(path)
+
+
+def test_a_checkpoint_of_torchs_old_format_is_refused(tmp_path):
+    torch.save(checkpoint_of(), tmp_path / "a.ckpt", _use_new_zipfile_serialization=False)
+    with pytest.raises(UserError, match="can't be read as a checkpoint"):
+        read_checkpoint(tmp_path / "a.ckpt")
+
+
+@pytest.mark.parametrize(
+    ("pickled", "message"),
+    [
+        (b"c__builtin__\nbytearray\nJ\x00\x00\x00\x70\x85R0", "it names __builtin__.bytearray"),
+        (b"ctorch.storage\nUntypedStorage\nJ\x00\x00\x00\x70\x85R0", "it names torch.storage.UntypedStorage"),
+        (b"(" + b"c__builtin__\nset\nq\x01" + b"h\x01)R" * 100_000 + b"l0", "more entries than its size warrants"),
+        (
+            b"}N" + b"\x85" * 200_000 + b"Ns0",
+            "more entries than its size warrants",
+        ),  # its hash would overflow the stack
+        (b"X\xff\xff\xff\x7fabc", "cut short"),
+    ],
+    ids=["bytearray", "storage", "sets", "tuples in tuples", "text"],
+)
+def test_a_pickle_that_would_cost_more_than_the_file_is_not_run(checkpoint, pickled, message):
+    path = repacked(checkpoint(), **{"data.pkl": b"\x80\x02" + pickled + b"}."})
+    refusal, peak = peak_while_refused(path)
+    assert message in refusal
+    assert peak < 1 << 24
+
+
+def test_a_description_that_stands_twice_is_refused(checkpoint):
+    path = checkpoint()
+    with warnings.catch_warnings(action="ignore"), zipfile.ZipFile(path, "a") as file:
+        name = next(name for name in file.namelist() if name.endswith("data.pkl"))
+        file.writestr(name, b"\x80\x02}.")
+    with pytest.raises(UserError, match="claims to hold more"):
+        read_checkpoint(path)
+
+
+def test_relative_paths_of_a_file_count_from_its_runs_folder(tmp_path, checkpoint, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    path = checkpoint(
+        lambda c: c["callbacks"]["best_checkpoint"].update(dirpath="then", filename="{epoch:02d}-{val/acc:.2f}")
+    )
+    config = prepared(composed(tmp_path / "now", ckpt_path=path), [])
+    assert config.callbacks.best_checkpoint.dirpath == f"{tmp_path}/now/then"
+
+
+def test_code_in_the_pickle_is_not_run(tmp_path):
+    class Code:
+        def __reduce__(self):
+            return os.mkdir, (str(tmp_path / "trap"),)
+
+    torch.save(checkpoint_of() | {"more": Code(), "net": nn.Linear(1, 1)}, tmp_path / "a.ckpt")
+    with pytest.raises(UserError, match="no more than data"):
+        read_checkpoint(tmp_path / "a.ckpt")
+    assert not (tmp_path / "trap").exists()
+
+
+def test_rules_for_typed_values_hold_for_saved_ones(tmp_path):
+    with pytest.raises(UserError, match=r"optimizer\.lr=-1: must be"):
+        check_resumable(composed(tmp_path, "optimizer.lr=-1"))

@@ -1,0 +1,85 @@
+"""Every file in conf/experiment: it says what it is, has the parameters it names, and trains."""
+
+import json
+import re
+
+import pytest
+
+from cifar_lightning.config.compose import compose, conf_dir, instantiate, plain
+from cifar_lightning.config.hints import choices
+
+EXPERIMENTS = choices("experiment")
+# Parameters and test accuracy (%) as the recipes' authors have them.
+CLASSIC = {
+    "cnn_relu": (69_402, 58.98),
+    "cnn_tanh": (31_098, 55.20),
+    "lenet": (657_080, 69.42),
+    "lenet3": (541_094, 70.69),
+    "lenet3_augmented": (541_094, 70.75),
+    "cnn_batchnorm_dropout": (43_626, 64.86),
+    "resnet": (175_258, 73.14),
+    "torchvision_resnet18": (11_181_642, 70.31),
+    "alexnet": (4_510_794, {"best": 86.9, "last": 86.5}),
+    "tutorial_net": (62_006, 53),
+}
+
+# What would take a minute on a CPU.
+SMALLER = {
+    "strong/wide_resnet28_10": ["model.depth=10", "model.widen_factor=1", "data.num_workers=0"],
+    "speed/cifar96": ["model.widths=[16,32,32]"],
+}
+
+
+def header(experiment: str) -> str:
+    text = (conf_dir() / "experiment" / f"{experiment}.yaml").read_text()
+    lines = text.splitlines()
+    assert lines[0] == "# @package _global_"
+    return "\n".join(line for line in lines[1:] if line.startswith("#"))
+
+
+def parameters(experiment: str) -> int:
+    config = compose([f"experiment={experiment}", "paths.output_dir=here"])
+    return sum(p.numel() for p in instantiate(plain(config.model)).parameters())
+
+
+def test_the_ten_classic_recipes_are_there():
+    assert {name.removeprefix("classic/") for name in EXPERIMENTS if name.startswith("classic/")} == set(CLASSIC)
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_its_header_states_command_parameters_and_what_was_measured(experiment):
+    text = header(experiment)
+    assert f"#   python -m cifar_lightning experiment={experiment}\n" in text
+    (stated,) = re.findall(r"^# ([\d,]+) parameters", text, flags=re.MULTILINE)
+    assert int(stated.replace(",", "")) == parameters(experiment)
+    measured = r"^# Measured: \d+\.\d+( ± \d+\.\d+)? % .*\(n = \d+\)"
+    assert re.search(rf"{measured}|^# Not yet measured on a GPU; ", text, flags=re.MULTILINE)
+
+
+@pytest.mark.parametrize("name", CLASSIC)
+def test_a_classic_recipe_has_its_authors_parameters_and_figure(name):
+    config = compose([f"experiment=classic/{name}", "paths.output_dir=here"])
+    assert parameters(f"classic/{name}") == CLASSIC[name][0]
+    assert plain(config.published_test_acc) == CLASSIC[name][1]
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_it_trains_on_small_data_of_its_kind(command, cifar_folder, experiment):
+    small = ["trainer.max_epochs=1", "trainer.limit_train_batches=2", "logger=none", "callbacks=none"]
+    config = compose([f"experiment={experiment}", "paths.output_dir=here"])
+    if config.data.name == "cifar10":
+        small += [
+            f"data.root={cifar_folder}",
+            "data.verify=false",
+            f"data.val_size={60 if config.data.val_size else 0}",
+        ]
+        if config.data.batch_size > 100:  # of the 300 images
+            small.append("data.batch_size=32")
+    small += SMALLER.get(experiment, [])
+    if config.callbacks.get("early_stopping"):
+        small[3] = "callbacks=early_stopping"
+    outcome = command(f"experiment={experiment}", "hydra.run.dir=here", *small)
+    assert outcome.code == 0, outcome.err
+    metrics = json.loads((command.folder / "here" / "metrics.json").read_text())
+    assert metrics["experiment"] == experiment
+    assert metrics["epochs"] == 1

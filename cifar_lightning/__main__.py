@@ -1,136 +1,30 @@
-"""`python -m cifar_lightning`: checks what was typed, then hands it to Hydra, which runs the job or the sweep.
+"""`python -m cifar_lightning [COMMAND] …`, the same as `cifar-lightning [COMMAND] …`; without a command it trains.
 
-Nothing here imports torch, so that help, configs and mistakes cost tenths of a second.
+A command is the module of its name in commands/, imported only when it is asked for.
 """
 
 import os
-import re
-import signal
 import sys
-from collections.abc import Sequence
-from pathlib import Path
+from importlib import import_module
 
-import hydra
-from hydra._internal.utils import get_args_parser
-from hydra.errors import HydraException
-from omegaconf.errors import OmegaConfBaseException
-
-from cifar_lightning import __version__
-from cifar_lightning.commands.completion import check_request, complete_sub_folders
-from cifar_lightning.commands.usage import usage
-from cifar_lightning.config.checks import compose_checked
-from cifar_lightning.config.compose import conf_dir, forget_folders, quoted
+from cifar_lightning.commands import COMMANDS
 from cifar_lightning.console import open_streams, say
-from cifar_lightning.errors import Interrupted, UserError, causes
-from cifar_lightning.runs.folders import check_owner, checkpoint_to_resume, folder_of
-from cifar_lightning.runs.processes import (
-    check_folder,
-    end_with_the_command,
-    leave_group,
-    leave_slurm,
-    report,
-    started_from_outside,
-)
-from cifar_lightning.sweeps import command as sweep
-from cifar_lightning.sweeps.job import failures, job
-
-PATHS = r"ckpt_path|data\.root|paths\.\w+|hydra\.run\.dir|hydra\.sweep\.dir"
-EXPECTED = (UserError, HydraException, OSError, OmegaConfBaseException)
+from cifar_lightning.errors import nearest
 
 
 def main() -> None:
-    """The console command; where something is wrong it ends with `error: …` on standard error and exit code 1."""
+    """The console command. A mistake is answered by `error: …` on standard error and exit code 1."""
     open_streams()
-    end_with_the_command()
-    if (
-        os.getcwd() not in sys.path
-    ):  # as `python -m` has it: the console script finds modules of the current folder, too
+    if os.getcwd() not in sys.path:  # as `python -m` has it: a user's own modules lie in the current folder
         sys.path.insert(0, os.getcwd())
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises instead of printing a traceback of its own
-    os.environ["OC_CAUSE"] = "1"  # OmegaConf tells the cause of an error
-    forget_folders()
-    sweep.forget()
-    failures.clear()
-    try:
-        leave_slurm()
-        sys.argv[1:] = checked_arguments(quoted_paths(sys.argv[1:]))
-        with sweep.processes():
-            hydra.main(config_path=str(conf_dir()), config_name="config", version_base="1.3")(job)()
-        problems = failures + sweep.end()
-    except Interrupted as ending:
-        report(f"stopped by {ending.signal.name}; {sweep.again()}" if sweep.Sweep.folder else str(ending), "")
-        sys.exit(128 + ending.signal)
-    except (KeyboardInterrupt, SystemExit) as ending:
-        code = ending.code if isinstance(ending, SystemExit) else 128 + signal.SIGINT
-        if sweep.Sweep.folder and code:
-            report(f"interrupted; {sweep.again()}")
-        elif isinstance(ending, KeyboardInterrupt):
-            report("interrupted before the run began")
-        sys.exit(code)
-    except Exception as error:
-        if sweep.Sweep.folder is None and not isinstance(error, EXPECTED):
-            raise
-        problems = sweep.end(error, one_line(error))
-    if problems:
-        fail("\n       ".join(problems))
-    leave_group()
-
-
-def one_line(error: BaseException) -> str:
-    """What ended the command; a library's error gives way to the system's beneath it, such as a folder's."""
-    system = next((cause for cause in causes(error) if isinstance(cause, OSError)), None)
-    if system is not None and isinstance(error, OSError | OmegaConfBaseException):
-        return f"{system.filename or 'input/output'}: {system.strerror or system}"
-    return " ".join(str(error).split())
-
-
-def fail(message: str) -> None:
-    report(message)
-    sys.exit(1)
-
-
-def quoted_paths(arguments: Sequence[str]) -> list[str]:
-    """The arguments with paths in quotes: our own folders have `=` and `,` in their names, which Hydra would read."""
-    arguments = [
-        re.sub(r"^(--config-dir=|-cd=)(~.*)$", lambda m: m[1] + os.path.expanduser(m[2]), a) for a in arguments
-    ]
-    return [
-        re.sub(rf"^({PATHS})=([^'\"\[].*)$", lambda m: f"{m[1]}={quoted(os.path.expanduser(m[2]))}", a)
-        for a in arguments
-    ]
-
-
-def checked_arguments(arguments: Sequence[str]) -> list[str]:
-    """The arguments, checked; to resume a run, its folder is added, so that the run goes on where it was.
-
-    Raises UserError.
-    """
-    if "--version" in arguments:  # Hydra would give its own
-        say(f"cifar_lightning {__version__}")
-        sys.exit()
-    args = get_args_parser().parse_args(arguments)
-    if args.shell_completion:
-        check_request(args.overrides)
-        complete_sub_folders()
-    if args.help:
-        say(usage(args.config_dir).rstrip())
-        sys.exit()
-    if args.hydra_help or args.shell_completion or args.info or args.experimental_rerun:
-        return list(arguments)
-    if args.multirun:
-        return sweep.checked(arguments, args)
-    config = compose_checked([*args.overrides, *sweep.searchpath(args)])
-    typed, checkpoint = list(arguments), None
-    folder = Path(config.hydra.run.dir) if any(o.startswith("hydra.run.dir=") for o in args.overrides) else None
-    if config.ckpt_path is not None:
-        checkpoint = checkpoint_to_resume(config)
-        typed.append(f"ckpt_path={quoted(checkpoint)}")
-        if folder is None and config.train and (folder := folder_of(checkpoint)):
-            typed.append(f"hydra.run.dir={quoted(folder)}")
-    if folder is not None and not started_from_outside():
-        check_owner(folder, checkpoint if config.train else None)
-    check_folder(config.trainer, typed)
-    return typed
+    first, *rest = sys.argv[1:] or [""]
+    if first in COMMANDS:
+        sys.exit(import_module(f"cifar_lightning.commands.{first}").main(rest))
+    if first.isidentifier():  # neither an option nor an override
+        meant = "; training needs no command" if first == "train" else nearest(first, list(COMMANDS))
+        say(f"error: there is no command {first}{meant}", sys.stderr)
+        sys.exit(1)
+    import_module("cifar_lightning.commands.train").main()
 
 
 if __name__ == "__main__":

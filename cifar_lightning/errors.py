@@ -1,7 +1,8 @@
 """What ends a command with a sentence to a person instead of a traceback."""
 
+import difflib
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 
@@ -61,3 +62,10 @@ def first_line(error: BaseException) -> str:
     """What an error says, in one line; its class where it says nothing."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
     return " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]
+
+
+def nearest(name: str, valid: Sequence[str]) -> str:
+    """`; did you mean …?` where one is near, else the list of valid ones."""
+    lower = {choice.lower(): choice for choice in reversed(valid)}
+    close = difflib.get_close_matches(name.lower(), lower, n=1, cutoff=0.6)
+    return f"; did you mean {lower[close[0]]}?" if close else f". Choose from: {', '.join(sorted(valid))}"

@@ -156,7 +156,7 @@ def checked_config(checkpoint: Mapping[str, Any], typed: Mapping[str, Any]) -> d
     saved = ours.get("config") if isinstance(ours, dict) else None
     sections = (*ADMITTED, "data", "trainer", "paths")
     if not isinstance(saved, dict) or not all(isinstance(saved.get(section), dict) for section in sections):
-        raise UserError("it holds no whole config of a run; to use its network, see cifar_lightning.commands.evaluate")
+        raise UserError("it holds no whole config of a run; to use its network, see the command evaluate")
     trusted = [*trusted_modules(typed["trust"]), *targets(plain(typed))]
     for section, value in saved.items():
         admitted(value, trusted, section)

@@ -1,1 +1,13 @@
 """The commands, one short file each, and their one parser."""
+
+# What follows `python -m cifar_lightning`, with the line of its own that --help gives it.
+COMMANDS = {
+    "evaluate": "every metric, table and figure of a checkpoint",
+    "predict": "labels for images of your own",
+    "export": "a checkpoint as ONNX, a program of torch or plain weights",
+    "summarize": "a table of runs, seeds folded into mean and standard deviation",
+    "report": "an HTML page of a run or of many",
+    "search": "good hyperparameters, by Optuna",
+    "data": "what is in the data, and whether its splits share an image",
+    "models": "every network with its parameters and multiply-adds",
+}

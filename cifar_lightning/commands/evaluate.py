@@ -1,12 +1,11 @@
-"""python -m cifar_lightning evaluate ckpt_path=FILE: every figure and table of a checkpoint's test."""
+"""The command evaluate: every figure and table of a checkpoint's test."""
 
 import shlex
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from cifar_lightning.commands.arguments import ACCELERATOR, CHECKPOINT, ELSEWHERE, Command, Given, Key, output_path
+from cifar_lightning.commands.parser import ACCELERATOR, CHECKPOINT, ELSEWHERE, Command, Given, Key, output_path
 from cifar_lightning.config.rules import TTA
 from cifar_lightning.console import say
 
@@ -23,6 +22,7 @@ COMMAND = Command(
         **ACCELERATOR,
         **ELSEWHERE,
     },
+    bare="ckpt_path",
     examples={
         "ckpt_path=best.ckpt": "the test set; results in best_test/ beside the checkpoint",
         "ckpt_path=best.ckpt split=val tta=flip_shift out=results": "the validation part, six views of each image",
@@ -66,7 +66,7 @@ def run(given: Given) -> int:
         "checkpoint": str(checkpoint),
         **{key: classifier.config.get("choices", {}).get(key) for key in ("experiment", "model")},
         "seed": classifier.config.get("seed"),
-        "command": shlex.join(["python", "-m", "cifar_lightning.commands.evaluate", *given["typed"]]),
+        "command": shlex.join(["python", "-m", "cifar_lightning", "evaluate", *given["typed"]]),
         **results.circumstances(trainer, data),
     }
     results.write_test(out, logits, part.labels, classifier.class_names)
@@ -90,10 +90,5 @@ def show(record: Mapping[str, Any], metrics: Mapping[str, Any], out: Path, part:
         say(line)
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """The command; its exit code."""
+def main(arguments: Sequence[str]) -> int:
     return COMMAND.call(run, arguments)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

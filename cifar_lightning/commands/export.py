@@ -1,10 +1,9 @@
-"""python -m cifar_lightning export ckpt_path=FILE: one file for use elsewhere, checked against the checkpoint."""
+"""The command export: one file for use elsewhere, checked against the checkpoint."""
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from cifar_lightning.commands.arguments import CHECKPOINT, ELSEWHERE, Command, Given, Key, output_path
+from cifar_lightning.commands.parser import CHECKPOINT, ELSEWHERE, Command, Given, Key, output_path
 from cifar_lightning.console import say
 from cifar_lightning.errors import UserError
 
@@ -20,6 +19,7 @@ COMMAND = Command(
         "out": Key("the file, if not one beside the checkpoint"),
         **ELSEWHERE,
     },
+    bare="ckpt_path",
     examples={
         "ckpt_path=best.ckpt": "best.onnx, for ONNX Runtime and what reads its files",
         "ckpt_path=best.ckpt format=torch_export out=net.pt2": "for torch.export.load, without this package",
@@ -52,10 +52,5 @@ def run(given: Given) -> int:
     return 0
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """The command; its exit code."""
+def main(arguments: Sequence[str]) -> int:
     return COMMAND.call(run, arguments)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

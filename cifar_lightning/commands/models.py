@@ -1,43 +1,39 @@
-"""python -m cifar_lightning models: every model with its size, its cost and where its numbers come from."""
+"""The command models: every model with its size, its cost and where its numbers come from."""
 
 import ast
 import importlib.util
 import re
 import sys
 import textwrap
-from argparse import Namespace
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from cifar_lightning.commands.options import Parser
+from cifar_lightning.commands.parser import Command, Given, Key
 from cifar_lightning.config.compose import compose, conf_dir, instantiate, plain
-from cifar_lightning.config.hints import choices, nearest
-from cifar_lightning.console import answer, say
-from cifar_lightning.errors import UserError
+from cifar_lightning.config.hints import choices
+from cifar_lightning.console import say
+from cifar_lightning.errors import UserError, nearest
 from cifar_lightning.models.torchvision_families import NAMES, family_of
 from cifar_lightning.reporting.tables import Row, number, rich_table
 
 PIXELS = 32
-DESCRIPTION = """\
-List every model (model=NAME) with its parameters, the multiply-adds of one 32 px
-image, and where the plan of it comes from. Nothing is trained or downloaded.
-"""
-EXAMPLES = """\
-examples:
-  python -m cifar_lightning models
-      every file of conf/model
-  python -m cifar_lightning models resnet18 wide_resnet
-      only these
-  python -m cifar_lightning models --all
-      the classifiers of torchvision too (model=torchvision model.name=NAME)
-"""
-
-
-def parser() -> Parser:
-    result = Parser("models", DESCRIPTION, EXAMPLES)
-    result.add_argument("models", nargs="*", metavar="NAME", help="a model, or a classifier of torchvision")
-    result.add_argument("--all", action="store_true", help="list torchvision's classifiers too")
-    return result
+COMMAND = Command(
+    "models",
+    "List every model (model=NAME) with its parameters, the multiply-adds of one 32 px image, and where its\n"
+    "architecture comes from. Nothing is trained or downloaded.",
+    keys={
+        "name": Key("a model, or a classifier of torchvision; more than one may be given"),
+        "all": Key("list torchvision's classifiers, too", "false", ("true", "false")),
+    },
+    examples={
+        "": "every file of conf/model",
+        "resnet18 wide_resnet": "only these",
+        "all=true": "the classifiers of torchvision, too (model=torchvision model.name=NAME)",
+    },
+    usage="[NAME ...] [key=value ...]",
+    bare="name",
+    several=("name",),
+)
 
 
 def cost(model: Any, pixels: int = PIXELS) -> tuple[int, int]:
@@ -100,7 +96,7 @@ def checked(names: Iterable[str]) -> list[str]:
     for name in names:
         if name not in known:
             near = nearest(name, known)
-            many = ". `python -m cifar_lightning models --all` lists all"  # a hundred names are no answer
+            many = ". `python -m cifar_lightning models all=true` lists all"  # a hundred names are no answer
             raise UserError(f"{name}: there is no such model{near if near.startswith(';') else many}")
     return list(names)
 
@@ -126,15 +122,11 @@ def show(names: Sequence[str]) -> None:
         say(text)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    return answer(lambda: run(parser().parse_args(argv)))
-
-
-def run(arguments: Namespace) -> int:
-    names = checked(arguments.models) or choices("model")
-    show(list(dict.fromkeys([*names, *(NAMES if arguments.all else ())])))
+def run(given: Given) -> int:
+    names = checked(given["name"]) or choices("model")
+    show(list(dict.fromkeys([*names, *(NAMES if given["all"] == "true" else ())])))
     return 0
 
 
-if __name__ == "__main__":
-    sys.exit(main())
+def main(arguments: Sequence[str]) -> int:
+    return COMMAND.call(run, arguments)

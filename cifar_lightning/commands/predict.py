@@ -1,11 +1,11 @@
-"""python -m cifar_lightning predict ckpt_path=FILE images=PATH: labels and probabilities for a person's own images."""
+"""The command predict: labels and probabilities for a person's own images."""
 
 import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from cifar_lightning.commands.arguments import ACCELERATOR, CHECKPOINT, ELSEWHERE, Command, Given, Key, output_path
+from cifar_lightning.commands.parser import ACCELERATOR, CHECKPOINT, ELSEWHERE, Command, Given, Key, output_path
 from cifar_lightning.console import say
 from cifar_lightning.errors import UserError
 
@@ -25,6 +25,7 @@ COMMAND = Command(
         **ACCELERATOR,
         **ELSEWHERE,
     },
+    bare="ckpt_path",
     examples={
         "ckpt_path=best.ckpt images=photos": "every image in and below the folder photos",
         "ckpt_path=best.ckpt images='photos/*.png' out=answers.csv": "those that match; probabilities of all classes",
@@ -105,10 +106,5 @@ def parse_index(text: str) -> tuple[str, list[int]]:
     return match[1], [int(number) for number in match[2].split(",")]
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """The command; its exit code."""
+def main(arguments: Sequence[str]) -> int:
     return COMMAND.call(run, arguments)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

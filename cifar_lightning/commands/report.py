@@ -1,12 +1,11 @@
-"""python -m cifar_lightning report DIR: one HTML page of a run, or of many, that opens anywhere."""
+"""The command report: one HTML page of a run, or of many, that opens anywhere."""
 
 import sys
-from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
 
-from cifar_lightning.commands.options import Parser
-from cifar_lightning.console import answer, say
+from cifar_lightning.commands.parser import Command, Given, Key
+from cifar_lightning.console import say
 from cifar_lightning.errors import UserError
 from cifar_lightning.reporting.files import write_text
 from cifar_lightning.reporting.pages import run_page, sweep_page, usable
@@ -14,39 +13,32 @@ from cifar_lightning.reporting.summary import load_runs
 from cifar_lightning.reporting.tables import Row
 from cifar_lightning.sweeps.state import unfinished
 
-DESCRIPTION = """\
-Write a report: one HTML page with result, figures, mistakes, config, and how it
-was made, of a run's folder, or of every run below a folder (a sweep, say), where
-seeds are folded into mean ± sample deviation. It needs no network and no
-JavaScript, so it can be mailed or archived.
-"""
-EXAMPLES = """\
-examples:
-  python -m cifar_lightning report logs/train/runs/NAME
-      a run: writes report.html into its folder
-  python -m cifar_lightning report logs/train/multiruns/NAME
-      a sweep: the same, with its table, its figures and every run
-  python -m cifar_lightning report logs --out comparison.html
-      all runs and sweeps below logs, side by side
-
-exit code: 1 if there was no run, or a metrics.json that could not be used
-"""
-
-
-def parser() -> Parser:
-    result = Parser("report", DESCRIPTION, EXAMPLES)
-    result.add_argument("folder", metavar="DIR", help="the folder of a run or of a sweep, or one with runs in it")
-    result.add_argument("--out", metavar="FILE", help="where to write [DIR/report.html]")
-    return result
+COMMAND = Command(
+    "report",
+    "Write a report: one HTML page with result, figures, mistakes, config, and how it was made, of a run's folder, or\n"
+    "of every run below a folder (a sweep, say), where seeds are folded into mean ± standard deviation. It needs no\n"
+    "network and no JavaScript, so it can be mailed or archived.\n"
+    "Exit code 1 if there was no run, or a metrics.json that could not be used.",
+    keys={
+        "folder": Key("the folder of a run or of a sweep, or one with runs in it"),
+        "out": Key("where to write", "report.html in the folder"),
+    },
+    examples={
+        "logs/train/runs/NAME": "a run: writes report.html into its folder",
+        "logs/train/multiruns/NAME": "a sweep: the same, with its table, its figures and every run",
+        "logs out=comparison.html": "all runs and sweeps below logs, side by side",
+    },
+    usage="FOLDER [key=value ...]",
+    bare="folder",
+)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    return answer(lambda: run(parser().parse_args(argv)))
-
-
-def run(arguments: Namespace) -> int:
-    page, problems = report(Path(arguments.folder))
-    out = Path(arguments.out or arguments.folder)
+def run(given: Given) -> int:
+    if not given["folder"]:
+        raise UserError("a report of what? give a run's folder, or one with runs in it, such as logs")
+    folder = Path(given["folder"])
+    page, problems = page_of(folder)
+    out = folder if given["out"] == COMMAND.keys["out"].default else Path(given["out"])
     out = out / "report.html" if out.is_dir() else out
     write_text(out, page)
     for problem in problems:
@@ -55,7 +47,7 @@ def run(arguments: Namespace) -> int:
     return 1 if problems else 0
 
 
-def report(folder: Path) -> tuple[str, list[str]]:
+def page_of(folder: Path) -> tuple[str, list[str]]:
     """The page, and what is wrong with the metrics.json that it leaves out. Raises UserError."""
     runs, problems = load_runs([folder])
     runs, more = usable(runs)
@@ -77,5 +69,5 @@ def report(folder: Path) -> tuple[str, list[str]]:
     return sweep_page(folder, runs, missing), problems
 
 
-if __name__ == "__main__":
-    sys.exit(main())
+def main(arguments: Sequence[str]) -> int:
+    return COMMAND.call(run, arguments)

@@ -1,11 +1,11 @@
-"""python -m cifar_lightning search hparams_search=NAME: a search over configs with Optuna, by validation accuracy."""
+"""The command search: a search over configs with Optuna, by validation accuracy."""
 
 import sys
 from collections.abc import Sequence
 from importlib.util import find_spec
 
-from cifar_lightning.__main__ import quoted_paths
-from cifar_lightning.commands.arguments import Command, Given, Key
+from cifar_lightning.commands.parser import Command, Given, Key
+from cifar_lightning.config.compose import quoted_paths
 from cifar_lightning.config.hints import choices
 from cifar_lightning.console import say
 from cifar_lightning.errors import UserError
@@ -64,10 +64,5 @@ def run(given: Given) -> int:
     return 0
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """The command; its exit code."""
+def main(arguments: Sequence[str]) -> int:
     return COMMAND.call(run, arguments)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,80 +1,64 @@
-"""python -m cifar_lightning summarize DIR...: one table of many runs, seeds folded into mean ± deviation."""
+"""The command summarize: one table of many runs, seeds folded into mean ± standard deviation."""
 
 import os
 import sys
-from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
 
-from cifar_lightning.commands.options import Parser
-from cifar_lightning.console import answer, say
+from cifar_lightning.commands.parser import Command, Given, Key
+from cifar_lightning.console import say
 from cifar_lightning.errors import UserError, printable
 from cifar_lightning.reporting.files import write_csv, write_text
 from cifar_lightning.reporting.summary import Summary, load_runs, summarize
 from cifar_lightning.reporting.tables import Row, markdown_table, rich_table
 from cifar_lightning.sweeps.state import SWEEP, Unfinished, unfinished
 
-DESCRIPTION = """\
-Summarise every run (metrics.json) below the given folders in one table.
-
-Runs that differ in nothing but the seed become one row: mean ± sample deviation
-(number of runs). Rows are sorted by validation accuracy where every run has one,
-else by name. Jobs of a sweep without a result are listed with the reason.
-"""
-EXAMPLES = """\
-examples:
-  python -m cifar_lightning summarize logs
-      one row for each setting among all runs below logs
-  python -m cifar_lightning summarize logs/train/multiruns/NAME
-      a sweep: also writes summary.csv, summary.md and figures/ into its folder
-  python -m cifar_lightning summarize logs --by model,activation --out compared
-      everything else folded; summary.csv, summary.md and figures/ in compared
-  python -m cifar_lightning summarize logs/classic --out RESULTS.md
-      the table alone as Markdown, with hardware and versions beneath it
-
-exit code: 1 if there was no run, or a metrics.json that could not be used
-"""
-
-
-def parser() -> Parser:
-    result = Parser("summarize", DESCRIPTION, EXAMPLES)
-    result.add_argument("folders", nargs="+", metavar="DIR", help="a folder with runs in it, at any depth")
-    result.add_argument(
-        "--by",
-        metavar="KEY,...",
-        default="",
-        help="group by these instead: a field of metrics.json (model, data, precision, ...) or an overridden key",
-    )
-    result.add_argument("--out", metavar="PATH", help="FILE.md for the table alone, a folder for all (see examples)")
-    result.add_argument("--title", metavar="TEXT", help="a heading for the Markdown")
-    result.add_argument("--note", metavar="TEXT", action="append", default=[], help="a line of your own beneath it")
-    return result
+COMMAND = Command(
+    "summarize",
+    "Summarise every run (metrics.json) in and below the given folders in one table.\n"
+    "Runs that differ in nothing but the seed become one row: mean ± standard deviation (number of runs).\n"
+    "Rows are sorted by validation accuracy where every run has one, else by name. Jobs of a sweep without a result\n"
+    "are listed with the reason. Exit code 1 if there was no run, or a metrics.json that could not be used.",
+    keys={
+        "folder": Key("a folder with runs in it, at any depth; more than one may be given"),
+        "by": Key("group by these instead: fields of metrics.json (model, precision, ...) or overridden keys"),
+        "out": Key("FILE.md for the table alone, a folder for summary.csv, summary.md and figures/"),
+        "title": Key("a heading for the Markdown"),
+        "note": Key("a line of your own beneath it; more than one may be given"),
+    },
+    examples={
+        "logs": "one row for each setting among all runs below logs",
+        "logs/train/multiruns/NAME": "a sweep: also writes summary.csv, summary.md and figures/ into its folder",
+        "logs by=model,activation out=compared": "everything else folded; all files in compared/",
+        "logs/classic out=RESULTS.md": "the table alone as Markdown, with hardware and versions beneath it",
+    },
+    usage="FOLDER... [key=value ...]",
+    bare="folder",
+    several=("folder", "note"),
+)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    return answer(lambda: run(parser().parse_args(argv)))
-
-
-def run(arguments: Namespace) -> int:
-    by = [key.strip() for key in arguments.by.split(",") if key.strip()]
-    heading = [f"# {arguments.title}\n"] if arguments.title else []
-    runs, problems = load_runs(arguments.folders)
+def run(given: Given) -> int:
+    if not given["folder"]:
+        raise UserError("which runs? give a folder, such as logs")
+    by = [key.strip() for key in (given["by"] or "").split(",") if key.strip()]
+    heading = [f"# {given['title']}\n"] if given["title"] else []
+    runs, problems = load_runs(given["folder"])
     for problem in problems:
         say(f"left out: {problem}", sys.stderr)
-    missing = [job for folder in arguments.folders for job in unfinished(Path(folder))]
+    missing = [job for folder in given["folder"] for job in unfinished(Path(folder))]
     if not runs:
         for job in missing:
             say(f"without a result: {job.folder}: {job.reason}", sys.stderr)
-        raise UserError(f"no run to summarise: no usable metrics.json below {', '.join(arguments.folders)}.")
+        raise UserError(f"no run to summarise: no usable metrics.json below {', '.join(given['folder'])}.")
     summary = summarize(runs, by)
     show(summary, missing)
-    out = output(arguments.folders, arguments.out)
+    out = output(given["folder"], given["out"])
     if out is not None:
-        text = "\n".join([*heading, *(f"{note}\n" for note in arguments.note), markdown(summary, missing)])
-        written = write(summary, text, out)
-        say(f"Written to {written}")
+        text = "\n".join([*heading, *(f"{note}\n" for note in given["note"]), markdown(summary, missing)])
+        say(f"Written to {write(summary, text, out)}")
     return 1 if problems else 0
 
 
@@ -138,5 +122,5 @@ def write(summary: Summary, text: str, out: Path) -> str:
     return f"{out}: summary.csv, summary.md, figures"
 
 
-if __name__ == "__main__":
-    sys.exit(main())
+def main(arguments: Sequence[str]) -> int:
+    return COMMAND.call(run, arguments)

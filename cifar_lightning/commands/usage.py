@@ -3,6 +3,7 @@
 from pathlib import Path
 from textwrap import fill
 
+from cifar_lightning.commands import COMMANDS
 from cifar_lightning.config.compose import conf_dir
 from cifar_lightning.config.hints import choices
 
@@ -22,8 +23,8 @@ Groups and their choices:
 
 All keys with their values: python -m cifar_lightning --cfg job
 Hydra's own options (completion, multirun): python -m cifar_lightning --hydra-help
-Other commands, each with --help: python -m cifar_lightning.NAME, where NAME is
-data.check, models, search, summarize, report, evaluate, predict or export
+Commands, each with --help: python -m cifar_lightning COMMAND ...
+{commands}
 """
 
 
@@ -36,4 +37,5 @@ def usage(config_dir: str | None = None) -> str:
         names = sorted({name for root in roots for name in choices(group, root)})
         if names:
             lines.append(fill(f"{group}: {', '.join(names)}", width=110, subsequent_indent="  "))
-    return USAGE.format(groups="\n".join(lines))
+    commands = [f"  {name:11}{does}" for name, does in COMMANDS.items()]
+    return USAGE.format(groups="\n".join(lines), commands="\n".join(commands))

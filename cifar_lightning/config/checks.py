@@ -12,19 +12,10 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from cifar_lightning.config.compose import compose, conf_dir, parse_overrides, plain
-from cifar_lightning.config.hints import (
-    all_keys,
-    choices,
-    explain,
-    is_group,
-    nearest,
-    other_key,
-    own_folders,
-    plain_or_raw,
-)
+from cifar_lightning.config.hints import all_keys, choices, explain, is_group, other_key, own_folders, plain_or_raw
 from cifar_lightning.config.monitors import TRAINING_IMAGES, check_monitors, validation_images
 from cifar_lightning.config.rules import RULES
-from cifar_lightning.errors import UserError, first_line
+from cifar_lightning.errors import UserError, first_line, nearest
 from cifar_lightning.models.torchvision_families import NAMES
 
 ODD = (HydraException, OmegaConfBaseException, YAMLError, ValueError, TypeError, LookupError, RecursionError)

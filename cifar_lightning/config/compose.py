@@ -24,6 +24,7 @@ from omegaconf import DictConfig, OmegaConf
 from cifar_lightning.errors import UserError, first_line
 
 # Overrides that say where or how to run, not what is run: they don't belong into a folder's name.
+PATHS = r"ckpt_path|data\.root|paths\.\w+|hydra\.run\.dir|hydra\.sweep\.dir"  # keys whose values are paths
 UNNAMED = ("hydra.", "paths.", "data.root", "data.verify", "data.num_workers", "task_name", "tags", "ckpt_path")
 
 
@@ -109,6 +110,17 @@ def parse_overrides(overrides: Sequence[str]) -> list[Any]:
 def quoted(value: object) -> str:
     """The value as an override says it, whatever its characters."""
     return "'" + str(value).replace("'", "\\'") + "'"
+
+
+def quoted_paths(arguments: Sequence[str]) -> list[str]:
+    """The arguments with paths in quotes: our own folders have `=` and `,` in their names, which Hydra would read."""
+    arguments = [
+        re.sub(r"^(--config-dir=|-cd=)(~.*)$", lambda m: m[1] + os.path.expanduser(m[2]), a) for a in arguments
+    ]
+    return [
+        re.sub(rf"^({PATHS})=([^'\"\[].*)$", lambda m: f"{m[1]}={quoted(os.path.expanduser(m[2]))}", a)
+        for a in arguments
+    ]
 
 
 def group_choices() -> dict[str, str]:

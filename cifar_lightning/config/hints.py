@@ -12,7 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from yaml import MarkedYAMLError
 
 from cifar_lightning.config.compose import compose, conf_dir
-from cifar_lightning.errors import causes, first_line
+from cifar_lightning.errors import causes, first_line, nearest
 from cifar_lightning.models.torchvision_families import NAMES
 
 # What users of other frameworks type, and what it is here.
@@ -106,13 +106,6 @@ def keys_of_choices() -> Iterator[tuple[str, str]]:
         for line in path.read_text(encoding="utf-8").splitlines():
             if group not in ("experiment", "hydra", "debug") and (found := re.match(r"(\w+):", line)):
                 yield f"{group}={path.stem}", f"{group}.{found[1]}"
-
-
-def nearest(name: str, valid: Sequence[str]) -> str:
-    """`; did you mean …?` where one is near, else the list of valid ones."""
-    lower = {choice.lower(): choice for choice in reversed(valid)}
-    close = difflib.get_close_matches(name.lower(), lower, n=1, cutoff=0.6)
-    return f"; did you mean {lower[close[0]]}?" if close else f". Choose from: {', '.join(sorted(valid))}"
 
 
 def is_group(name: str) -> bool:

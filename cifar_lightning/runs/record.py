@@ -242,9 +242,9 @@ def show(metrics: Mapping[str, Any], folder: Path) -> None:
 def next_commands(metrics: Mapping[str, Any], folder: Path, here: Path) -> list[str]:
     """What can be typed after a run."""
     python, run = ["python", "-m"], str(here)
-    lines = [[*python, "cifar_lightning.commands.report", run]]
+    lines = [[*python, "cifar_lightning", "report", run]]
     if any(folder.glob("checkpoints/*.ckpt")):
-        lines.append([*python, "cifar_lightning.commands.predict", f"ckpt_path={run}", "index=test:0,1,2"])
+        lines.append([*python, "cifar_lightning", "predict", f"ckpt_path={run}", "index=test:0,1,2"])
     words = [word for word in shlex.split(metrics["command"])[3:] if not word.startswith(("seed=", "hydra.run.dir="))]
     if not any(word.startswith(("ckpt_path=", "train=")) for word in words):
         lines.append([*python, "cifar_lightning", *words, f"seed={metrics['seed'] + 1}"])

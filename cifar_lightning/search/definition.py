@@ -15,9 +15,9 @@ from yaml import YAMLError
 
 from cifar_lightning.config.checks import compose_checked
 from cifar_lightning.config.compose import conf_dir
-from cifar_lightning.config.hints import choices, nearest
+from cifar_lightning.config.hints import choices
 from cifar_lightning.config.rules import Rule, choice, integer, optional
-from cifar_lightning.errors import UserError
+from cifar_lightning.errors import UserError, nearest
 from cifar_lightning.search.space import Parameter, corners, overrides, read_space
 
 PRUNERS = ("median", "hyperband", "none")

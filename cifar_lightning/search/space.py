@@ -9,8 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from cifar_lightning.config.compose import quoted
-from cifar_lightning.config.hints import nearest
-from cifar_lightning.errors import UserError
+from cifar_lightning.errors import UserError, nearest
 
 # What each type needs, and what it may have; `when` may stand anywhere.
 TYPES = {

@@ -153,7 +153,7 @@ def end(error: Exception | None = None, words: str = "") -> list[str]:
     if error is not None:
         (folder / "launcher_error.txt").write_text("".join(traceback.format_exception(error)), encoding="utf-8")
     summarize_sweep(folder)
-    say(f"next:\n  {shlex.join(['python', '-m', 'cifar_lightning.commands.report', str(shown(folder))])}")
+    say(f"next:\n  {shlex.join(['python', '-m', 'cifar_lightning', 'report', str(shown(folder))])}")
     unfinished = state.unfinished(folder)
     problems = [f"{job.folder.name}: {job.reason}" for job in unfinished if job.failed and since(job.folder)]
     if running := sum(job.reason == state.RUNNING for job in unfinished):

@@ -1,20 +1,17 @@
-"""The grammar of the commands about a checkpoint: words `key=value`, a short help, errors in one line.
+"""The one parser of all commands but training: `key=value`, paths and names that stand bare, `--help`, one-line errors.
 
 Nothing here imports torch, so that help and mistakes cost tenths of a second.
 """
 
 import logging
 import os
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cifar_lightning.config.hints import nearest
 from cifar_lightning.console import answer, console_handler, say
-from cifar_lightning.errors import UserError
-from cifar_lightning.runs.folders import checkpoint_file
+from cifar_lightning.errors import UserError, nearest
 
 Given = dict[str, Any]
 
@@ -38,19 +35,23 @@ ACCELERATOR = {"accelerator": Key("the device", "auto", ("auto", "cpu", "gpu", "
 
 @dataclass(frozen=True)
 class Command:
-    """`python -m cifar_lightning.<name>`. A command about a checkpoint has the key `ckpt_path`, and needs it."""
+    """`python -m cifar_lightning <name>`: what it does, its keys, and which of them a bare word gives a value.
+
+    A command about a checkpoint has the key `ckpt_path`, and needs it.
+    """
 
     name: str
     description: str
     keys: Mapping[str, Key]
     examples: Mapping[str, str]
     usage: str = "ckpt_path=FILE [key=value ...]"
+    bare: str | None = None  # the key of words without a `=`, such as a path
+    several: tuple[str, ...] = ()  # keys that may be given more than once; their values are lists
     overrides: bool = False  # whether other words are overrides of a run's config, to be checked by composing it
     quiet: bool = False  # only warnings on the terminal, beside what the command prints
 
-    def call(self, run: Callable[[Given], int], arguments: Sequence[str] | None = None) -> int:
+    def call(self, run: Callable[[Given], int], arguments: Sequence[str]) -> int:
         """Run it with what was typed; the exit code. A UserError is shown as `error: …` on standard error."""
-        arguments = sys.argv[1:] if arguments is None else arguments
         return answer(lambda: self._call(run, arguments))
 
     def _call(self, run: Callable[[Given], int], arguments: Sequence[str]) -> int:
@@ -72,37 +73,42 @@ class Command:
         overrides: list[str] = []
         for word in arguments:
             name, equals, value = word.lstrip("+").partition("=")
+            if word.startswith("-"):
+                meant = name.strip("-").partition(" ")[0]
+                raise UserError(f"{word}: options are written key=value{nearest(meant, list(self.keys))}")
             if self.overrides and name not in self.keys and (equals or word.startswith("~")):
                 overrides.append(word)
                 continue
+            if self.bare and name not in self.keys and ("/" in name or not equals):  # a path may have a `=` in it
+                name, equals, value = self.bare, "=", word
             if not equals:
-                raise UserError(f"{word}: write key=value, e.g. {self._guess(word)}")
+                raise UserError(f"{word}: write key=value, e.g. {next(iter(self.keys))}={word}")
             if name not in self.keys:
                 raise UserError(f"there is no key {name}{nearest(name, list(self.keys))}")
-            if name in given:
-                raise UserError(f"{name} is given twice")
-            given[name] = value[1:-1] if len(value) > 1 and value[0] == value[-1] and value[0] in "'\"" else value
+            if name in given and name not in self.several:
+                raise UserError(f"{name} is given twice: {given[name]} and {value}")
+            value = value[1:-1] if len(value) > 1 and value[0] == value[-1] and value[0] in "'\"" else value
             choices = self.keys[name].choices
-            if choices and given[name] not in choices:
-                raise UserError(f"{name}={given[name]}: there is no such choice{nearest(given[name], choices)}")
-            if given[name] == "":
+            if choices and value not in choices:
+                raise UserError(f"{name}={value}: there is no such choice{nearest(value, choices)}")
+            if value == "":
                 raise UserError(f"{name}= is empty: give {self.keys[name].words}, or leave it out")
+            given[name] = [*given.get(name, []), value] if name in self.several else value
         if "ckpt_path" in self.keys:
             if "ckpt_path" not in given:
                 raise UserError("ckpt_path=FILE is missing: name a checkpoint, e.g. the best.ckpt of a run")
+            from cifar_lightning.runs.folders import (
+                checkpoint_file,  # imports Hydra: tables of runs need not wait for it
+            )
+
             given["ckpt_path"] = checkpoint_file(given["ckpt_path"])
             given["trust"] = [module for module in given.get("trust", "").split(",") if module]
-        defaults = {name: key.default for name, key in self.keys.items()}
+        defaults: Given = {name: [] if name in self.several else key.default for name, key in self.keys.items()}
         return defaults | given | {"typed": list(arguments), "overrides": overrides}
-
-    def _guess(self, word: str) -> str:
-        if "ckpt_path" not in self.keys:
-            return f"{next(iter(self.keys))}={word}"
-        return f"ckpt_path={word}" if Path(word).suffix in (".ckpt", ".pt", "") else f"images={word}"
 
     def help(self) -> str:
         width = max(map(len, self.keys)) + 2
-        lines = [f"usage: python -m cifar_lightning.{self.name} {self.usage}"]
+        lines = [f"usage: python -m cifar_lightning {self.name} {self.usage}"]
         lines += ["", self.description, ""]
         for name, key in self.keys.items():
             choices = f": {', '.join(key.choices)}" if key.choices else ""
@@ -110,7 +116,7 @@ class Command:
             lines.append(f"  {name:{width}}{key.words}{choices}{default}")
         lines += ["", "examples:"]
         for words, meaning in self.examples.items():
-            lines += [f"  python -m cifar_lightning.{self.name} {words}".rstrip(), f"      {meaning}"]
+            lines += [f"  python -m cifar_lightning {self.name} {words}".rstrip(), f"      {meaning}"]
         return "\n".join(lines)
 
 

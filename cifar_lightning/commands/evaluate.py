@@ -16,7 +16,7 @@ COMMAND = Command(
     keys={
         **CHECKPOINT,
         "split": Key("the part that is tested", "test", ("val", "test")),
-        "tta": Key("average over mirrored and shifted views of an image", "none", TTA),
+        "tta": Key("average over mirrored, shifted views", "none", TTA),
         "out": Key("a folder for the results, if not the one beside the checkpoint"),
         "precision": Key("such as 32-true, if not that of the training run"),
         **ACCELERATOR,

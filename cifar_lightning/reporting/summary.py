@@ -244,7 +244,7 @@ def _check_known(key: str, runs: Sequence[Run]) -> None:
     if key not in known and all(run.default(key) is None for run in runs):
         near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
         hint = f"Did you mean {near[0]}?" if near else f"There are {', '.join(known)}."
-        raise UserError(f"--by {key}: no run has or overrides {key}. {hint}")
+        raise UserError(f"by={key}: no run has or overrides {key}. {hint}")
 
 
 def _comparable(value: str) -> str | float:

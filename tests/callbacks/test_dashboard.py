@@ -201,11 +201,11 @@ def test_the_graph_shows_the_networks_layers(ask, folders):
 def test_the_report_of_a_real_run_and_of_a_real_sweep_holds_their_results(folders, tmp_path):
     for folder in folders.values():
         page = tmp_path / "run.html"
-        assert report.main([str(folder), "--out", str(page)]) == 0
+        assert report.main([str(folder), f"out={page}"]) == 0
         assert percent(metrics(folder)["test/acc"]) in page.read_text().replace("\N{NO-BREAK SPACE}", " ")
         assert page.read_text().count("<img ") == 5
     sweep = next(folder.parent for run, folder in folders.items() if "multiruns" in run)
-    assert report.main([str(sweep), "--out", str(tmp_path / "sweep.html")]) == 0
+    assert report.main([str(sweep), f"out={tmp_path / 'sweep.html'}"]) == 0
     text = (tmp_path / "sweep.html").read_text().replace("\N{NO-BREAK SPACE}", " ")
     assert "Sweep over activation" in text
     for run, folder in folders.items():

@@ -57,7 +57,7 @@ def test_an_unknown_model_is_answered_with_the_nearest(capsys):
     assert main(["resnet81"]) == 1
     assert capsys.readouterr() == ("", "error: resnet81: there is no such model; did you mean resnet18?\n")
     assert main(["nothing_like_it"]) == 1  # and a hundred names are no answer
-    assert capsys.readouterr().err.endswith("no such model. `python -m cifar_lightning models --all` lists all\n")
+    assert capsys.readouterr().err.endswith("no such model. `python -m cifar_lightning models all=true` lists all\n")
 
 
 def _model(name):

@@ -22,7 +22,7 @@ from benchmarks.plain import PIL_TRANSFORMS, PilImages
 from cifar_lightning import api
 from cifar_lightning.data.loader import Split
 from cifar_lightning.data.normalize import CIFAR10_MEAN, CIFAR10_STD
-from cifar_lightning.runs.train import build_classifier
+from cifar_lightning.runs.build import build_classifier
 
 GOALS = {"flip_crop": 8.0, "affine_jitter": 5.0, "flip_crop_cutout": None}
 GOAL = "on one CPU thread at least 8x for flip_crop, 5x for affine_jitter, against PIL without workers"

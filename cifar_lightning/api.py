@@ -25,6 +25,7 @@ from cifar_lightning.errors import Interrupted, UserError
 from cifar_lightning.evaluation.inference import Classifier, Predictions
 from cifar_lightning.reporting.files import read_csv
 from cifar_lightning.reporting.summary import Run, Summary, summarize
+from cifar_lightning.runs.build import build_classifier, build_datamodule
 from cifar_lightning.runs.folders import (
     check_owner,
     checkpoint_file,
@@ -35,7 +36,7 @@ from cifar_lightning.runs.folders import (
     remove_unstarted,
 )
 from cifar_lightning.runs.processes import processes_to_start
-from cifar_lightning.runs.train import build_classifier, build_datamodule, run
+from cifar_lightning.runs.train import run
 from cifar_lightning.sweeps import state
 from cifar_lightning.sweeps.command import expand
 from cifar_lightning.sweeps.command import swept as swept_keys

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.modules.module import register_module_module_registration_hook
 
 from cifar_lightning.checkpoints.read import read_checkpoint
-from cifar_lightning.checkpoints.trust import admitted, check_section, checked_config, is_admitted
+from cifar_lightning.checkpoints.trust import admitted, check_section
 from cifar_lightning.config.compose import instantiate
 from cifar_lightning.data.archive import ARCHIVE, FOLDER
 from cifar_lightning.data.datamodule import CIFAR10DataModule
@@ -77,28 +77,6 @@ def build_network(model: Any, state: Any, trusted: Sequence[str] = ()) -> nn.Mod
     return network
 
 
-def saved_config(path: str | Path, typed: Mapping[str, Any]) -> dict[str, Any]:
-    """The config of the checkpoint's run, to go on with; `typed` is the config that the command selects.
-
-    Raises UserError, before anything is built, for one that asks for what a file may not, or has other weights.
-    """
-    checkpoint = read_checkpoint(path)
-    try:
-        config = checked_config(checkpoint, typed)
-        if is_admitted(config["model"].get("_target_")):  # a network of one's own may not know meta tensors
-            with torch.random.fork_rng(devices=[]):
-                _check_size(config["model"] | _untrained(config["model"]), checkpoint["state_dict"])
-        # Data are downloaded where they lie now, or where this command says, never where a file says.
-        if "root" in config["data"]:
-            config["data"]["root"] = find_root(config, Path(path)) or typed["data"].get("root", "data")
-    except UserError as error:
-        raise UserError(f"{path}: {error}") from error
-    except Exception as error:
-        reason = (str(error).splitlines() or ["no reason given"])[0]
-        raise UserError(f"{path}: its config can't be used: {type(error).__name__}: {reason}") from error
-    return config
-
-
 def load_data(config: Mapping[str, Any], root: str | None = None, checkpoint: Path | None = None) -> CIFAR10DataModule:
     """The data of a checkpoint's config, set up: from `root`, else from where they lay in training.
 
@@ -125,10 +103,6 @@ def find_root(config: Mapping[str, Any], checkpoint: Path | None = None) -> str 
     above = checkpoint.absolute().parents if checkpoint else ()
     places = [saved, *(folder / saved for folder in above), Path(os.environ.get("CIFAR10_ROOT", saved))]
     return next((str(place) for place in places if (place / FOLDER).is_dir() or (place / ARCHIVE).is_file()), None)
-
-
-def _untrained(model: Mapping[str, Any]) -> dict[str, Any]:
-    return {"pretrained": False} if "pretrained" in model else {}
 
 
 def _check_description(ours: Any, path: str | Path) -> None:

@@ -42,7 +42,7 @@ def run(given: Given) -> int:
     from cifar_lightning.evaluation import calibration
     from cifar_lightning.evaluation.testing import build_evaluator, chosen_split, test_logits
     from cifar_lightning.reporting import files
-    from cifar_lightning.runs import record as results
+    from cifar_lightning.runs import record
     from cifar_lightning.training.metrics import test_metrics
 
     adopt_lightning_loggers()
@@ -53,12 +53,12 @@ def run(given: Given) -> int:
     logits = test_logits(trainer, classifier, part, data.eval_batch_size, tta)
 
     metrics = test_metrics(logits, part.labels, classifier.class_names)
-    drawn = results.draw_test(metrics, part.images, logits, part.labels, classifier.class_names)
+    drawn = record.draw_test(metrics, part.images, logits, part.labels, classifier.class_names)
     confidences, predictions = logits.softmax(1).max(1)
     right = predictions == part.labels
     drawn["reliability"] = calibration.reliability_diagram(confidences, right, metrics["test/ece"])
     drawn["confidence"] = calibration.confidence_histogram(confidences, right)
-    record = {
+    evaluation = {
         **{f"{split}/{key.partition('/')[2]}": value for key, value in metrics.items()},
         "images": len(part),
         "tta": tta,
@@ -67,23 +67,23 @@ def run(given: Given) -> int:
         **{key: classifier.config.get("choices", {}).get(key) for key in ("experiment", "model")},
         "seed": classifier.config.get("seed"),
         "command": shlex.join(["python", "-m", "cifar_lightning", "evaluate", *given["typed"]]),
-        **results.circumstances(trainer, data),
+        **record.circumstances(trainer, data),
     }
-    results.write_test(out, logits, part.labels, classifier.class_names)
-    results.save_figures(out, drawn)
-    files.write_json(out / "evaluation.json", record)
-    show(record, metrics, out, "validation part" if split == "val" else "test set")
+    record.write_test(out, logits, part.labels, classifier.class_names)
+    record.save_figures(out, drawn)
+    files.write_json(out / "evaluation.json", evaluation)
+    show(evaluation, metrics, out, "validation part" if split == "val" else "test set")
     return 0
 
 
-def show(record: Mapping[str, Any], metrics: Mapping[str, Any], out: Path, part: str) -> None:
+def show(evaluation: Mapping[str, Any], metrics: Mapping[str, Any], out: Path, part: str) -> None:
     from rich import get_console
 
     from cifar_lightning.reporting import tables
 
     console = get_console()
-    shown = {**record, "checkpoint": Path(record["checkpoint"]).name}
-    console.print(tables.result_table(shown, f"{record['images']:,} images of the {part}"))
+    shown = {**evaluation, "checkpoint": Path(evaluation["checkpoint"]).name}
+    console.print(tables.result_table(shown, f"{evaluation['images']:,} images of the {part}"))
     console.print(tables.class_table(metrics, "Accuracy per class"))
     lines = [f"figure       {path}" for path in sorted((out / "figures").glob("*.png"))]
     for line in [*lines, f"metrics      {out / 'evaluation.json'}", f"predictions  {out / 'predictions.csv'}"]:

@@ -21,11 +21,10 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import InstantiationException
 from omegaconf import DictConfig, OmegaConf
 
+from cifar_lightning.config.keys import decides
 from cifar_lightning.errors import UserError, first_line
 
-# Overrides that say where or how to run, not what is run: they don't belong into a folder's name.
 PATHS = r"ckpt_path|data\.root|paths\.\w+|hydra\.run\.dir|hydra\.sweep\.dir"  # keys whose values are paths
-UNNAMED = ("hydra.", "paths.", "data.root", "data.verify", "data.num_workers", "task_name", "tags", "ckpt_path")
 
 
 def conf_dir() -> Path:
@@ -39,7 +38,7 @@ def overridden(overrides: Sequence[str]) -> str:
 
     What is swept comes first. As many overrides as fit into 100 characters, and so much of the first in any case.
     """
-    named = [o for o in overrides if not o.lstrip("+~").startswith(UNNAMED)]
+    named = [o for o in overrides if decides(o).named]
     words = [
         re.sub(r"[^\w=.,+~-]+", "-", re.sub(r"[\[\]{}'\" ]", "", override)).strip("-,")
         for override in sorted(named, key=lambda override: not re.search(r"=[^\[{'\"]*(,|\w\()", override))

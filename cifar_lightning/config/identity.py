@@ -8,9 +8,10 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from cifar_lightning.config.compose import compose, plain
+from cifar_lightning.config.keys import decides
 
 # Chosen by name, and told by the keys that they set.
-NOT_TOLD = ("experiment", "debug", "paths", "logger", "hydra", "overrides")
+TOLD_BY_THEIR_KEYS = ("experiment", "debug")
 PARTLY = ("limit_train_batches", "limit_val_batches", "limit_test_batches", "overfit_batches", "fast_dev_run")
 
 
@@ -26,16 +27,13 @@ def differences(config: DictConfig, typed: Sequence[str] = ()) -> list[str]:
         reference = compose(named, return_hydra_config=True)
         usual = plain(reference.hydra.runtime.choices)
         groups = [
-            f"{group}={choice}"
-            for group, choice in choices.items()
-            if "/" not in group and group not in NOT_TOLD and usual.get(group) != choice
+            f"{group}={choice}" for group, choice in choices.items() if is_told(group) and usual.get(group) != choice
         ]
         expected = dict(leaves(compose([*named, *groups])))
     except (HydraException, OmegaConfBaseException):
         return list(typed)
     found = dict(leaves(config))
-    keys = [key for key in found if key in expected or key.partition(".")[0] not in ("choices", *NOT_TOLD)]
-    changed = [f"{key}={written(found[key])}" for key in keys if found[key] != expected.get(key)]
+    changed = [f"{key}={written(value)}" for key, value in found.items() if value != expected.get(key)]
     return [*named, *groups, *changed]
 
 
@@ -47,7 +45,7 @@ def leaves(config: DictConfig) -> Iterator[tuple[str, Any]]:
             key = f"{prefix}{name}"
             if isinstance(value, dict) and value:
                 yield from walk(value, f"{key}.")
-            elif key.partition(".")[0] not in ("choices", *NOT_TOLD) and not is_path(key):
+            elif is_told(key):
                 try:
                     resolved = plain(OmegaConf.select(config, key))
                 except (OmegaConfBaseException, ValueError):
@@ -57,8 +55,14 @@ def leaves(config: DictConfig) -> Iterator[tuple[str, Any]]:
     yield from walk(OmegaConf.to_container(config, resolve=False), "")  # type: ignore[arg-type]
 
 
-def is_path(key: str) -> bool:
-    return key.endswith((".dirpath", ".save_dir")) or key in ("data.root", "ckpt_path", "trust", "trust_env")
+def is_told(key: str) -> bool:
+    """Whether a run is called after this key: it does not say where the run takes place."""
+    name = key.replace("/", ".")
+    return (
+        decides(name).what != "place"
+        and name not in TOLD_BY_THEIR_KEYS
+        and not name.endswith((".dirpath", ".save_dir"))
+    )
 
 
 def written(value: Any) -> str:

@@ -52,18 +52,7 @@ def why_no_validation(config: DictConfig) -> str | None:
     interval, in_all = trainer.val_check_interval, (epochs or 0) * (batches or 0)
     if every is None and 0 < in_all < interval:
         return f"trainer.val_check_interval={interval} comes after the last of {in_all} batches"
-    if batches and 0 < trainer.max_steps < (steps := first_validation(trainer, batches)):
-        return f"trainer.max_steps={trainer.max_steps} ends before the first one, after {steps} steps"
     return None
-
-
-def first_validation(trainer: DictConfig, batches: int) -> int:
-    """The optimizer steps before the first validation, for epochs of so many batches."""
-    interval, every = trainer.val_check_interval, trainer.check_val_every_n_epoch
-    within = int(batches * interval) if isinstance(interval, float) else interval or batches
-    if every and within == batches:  # a last, smaller group of accumulated batches is a step, too
-        return every * math.ceil(batches / trainer.accumulate_grad_batches)
-    return ((every or 1) - 1) * batches // trainer.accumulate_grad_batches + within // trainer.accumulate_grad_batches
 
 
 def monitors(config: DictConfig) -> Iterator[tuple[str, str]]:

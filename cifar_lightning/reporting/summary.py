@@ -13,22 +13,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from cifar_lightning.config.keys import decides
 from cifar_lightning.errors import UserError
 from cifar_lightning.reporting.files import read_json, read_yaml
 from cifar_lightning.reporting.tables import NOTHING, Row, markdown_table, number
 
 # Overrides that change where, how fast or how visibly a run takes place, but not what is trained.
 # trainer=ddp is not among them: it has another batch size. Precision is compared as it was in the end, not as typed.
-MEANINGLESS = re.compile(
-    r"~?(seed|experiment|ckpt_path|train|test|tags|task_name|optimized_metric|paths|logger|hydra|compile|trust|trust_env"
-    r"|published_test_acc|channels_last"
-    r"|data\.(root|source|verify|num_workers|pin_memory|persistent_workers|eval_batch_size)"
-    r"|trainer\.(accelerator|precision|deterministic|benchmark|enable_\w+|log_every_n_steps|print_every|num_sanity_val_steps"
-    r"|detect_anomaly|profiler|default_root_dir)"
-    r"|callbacks\.\w*(progress_bar|model_summary|direct_steps|last_checkpoint|finite_loss|dashboard|rate_monitor)"
-    r")([./].*)?(=.*)?"
-    r"|trainer=(cpu|gpu|mps)|trainer\.devices=1"
-)
 
 
 MOST = 1e15  # more than any count of parameters or seconds
@@ -50,7 +41,7 @@ class Run:
     @cached_property
     def settings(self) -> dict[str, str]:
         """The overrides that change what is trained."""
-        return {name: value for name, value in self.overrides.items() if not MEANINGLESS.fullmatch(_typed(name, value))}
+        return {name: value for name, value in self.overrides.items() if not decides(_typed(name, value)).folds}
 
     @cached_property
     def config(self) -> Mapping[str, Any]:

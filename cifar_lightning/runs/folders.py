@@ -1,6 +1,5 @@
 """Runs on disk: which checkpoint to go on from, with which config, and what to type for it."""
 
-import copy
 import errno
 import os
 import shlex
@@ -10,29 +9,16 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
 
 from filelock import FileLock, Timeout
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
-from cifar_lightning.config.compose import parse_overrides, plain
 from cifar_lightning.console import say
 from cifar_lightning.errors import UserError, causes, first_line, regular
 
-# What may differ when a run goes on: how long, where and how it is watched, not what is trained.
-FREE = (
-    "trainer.max_epochs", "trainer.max_steps", "trainer.max_time", "trainer.accelerator", "trainer.devices",
-    "trainer.num_nodes", "trainer.strategy", "trainer.log_every_n_steps", "trainer.print_every",
-    "trainer.profiler", "trainer.detect_anomaly",
-    "trainer.limit_test_batches", "logger", "callbacks.progress_bar", "callbacks.model_summary",
-    "callbacks.last_checkpoint", "callbacks.finite_loss", "callbacks.direct_steps", "paths", "data.root",
-    "data.verify", "data.num_workers", "data.pin_memory", "data.persistent_workers", "data.eval_batch_size",
-    "train", "test", "test_tta", "ckpt_path", "trust", "tags", "task_name", "optimized_metric", "compile",
-)  # fmt: skip
 LOCK, RESULT = ".lock", "metrics.json"
 UNSTARTED = (LOCK, ".hydra", "config.yaml", "cifar_lightning.log")
 UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG, errno.EIO)
-HARDWARE = ("accelerator", "devices", "num_nodes", "strategy", "sync_batchnorm")
 
 
 def checkpoint_to_resume(config: DictConfig) -> Path:
@@ -146,51 +132,6 @@ def withdraw_result(folder: Path) -> None:
         (folder / RESULT).replace(folder / "metrics_before.json")
 
 
-def may_change(key: str) -> bool:
-    return any(key == free or key.startswith(f"{free}.") for free in FREE)
-
-
-def resumed_config(saved: dict[str, Any], config: DictConfig, typed: Sequence[str]) -> DictConfig:
-    """The saved config with what was typed and may change.
-
-    Raises UserError, naming the key, for a typed override that would make it another experiment.
-    """
-    merged, typed_values = OmegaConf.create(copy.deepcopy(saved)), plain(config)
-    for key in ("paths", "ckpt_path", "train", "test", "trust"):
-        merged[key] = config[key]
-    for override in parse_overrides(typed):
-        key = override.key_or_group
-        if key == "trainer":
-            for name in HARDWARE:
-                merged.trainer[name] = config.trainer[name]
-        elif may_change(key):
-            OmegaConf.update(merged, key, OmegaConf.select(config, key), merge=False, force_add=True)
-        elif key in ("experiment", "debug"):
-            refuse_changes(saved, typed_values, "")
-        else:
-            section = key.lstrip("+~")
-            refuse_changes(
-                {section: plain(OmegaConf.select(OmegaConf.create(saved), section))},
-                {section: plain(OmegaConf.select(config, section))},
-                "",
-            )
-    return merged
-
-
-def refuse_changes(saved: dict[str, Any], typed: dict[str, Any], prefix: str) -> None:
-    for key in [*typed, *(key for key in saved if key not in typed)]:
-        name, value = prefix + key, typed.get(key)
-        if may_change(name) or name == "choices":
-            continue
-        if isinstance(value, dict) and isinstance(saved.get(key), dict):
-            refuse_changes(saved[key], value, name + ".")
-        elif saved.get(key) != value:
-            raise UserError(
-                f"{name}={value}: the checkpoint's run has {saved.get(key)}; a resumed run can't change it. "
-                f"Leave it out, or start a new run without ckpt_path"
-            )
-
-
 def remove_unstarted(folder: Path) -> None:
     """Remove the folder of a run that ended before its first step: nothing but its config and log is in it."""
     with suppress(OSError):
@@ -206,8 +147,7 @@ def how_to_go_on(folder: Path, overrides: Sequence[str]) -> str:
     found = [path for path in (folder / "checkpoints" / name for name in ("last.ckpt", "best.ckpt")) if path.is_file()]
     if not found:
         return "No checkpoint had been written yet: start it again"
-    # All else is in the checkpoint's config, which is not asked what of one's own may be built (training/trust.py).
-    typed = [o for o in overrides if o.startswith(("test=", "paths.", "trust=")) or "_target_" in o]
+    typed = [o for o in overrides if o.startswith(("test=", "paths."))]  # all else is in the folder's config.yaml
     return f"Go on with:\n  {command(f'ckpt_path={shown(found[0])}', *typed)}"
 
 

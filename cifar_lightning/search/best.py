@@ -1,21 +1,14 @@
 """The best config of a search as an `experiment` file: the groups' choices, and what differs from their files."""
 
-import re
 from collections.abc import Mapping
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
 from cifar_lightning.config.compose import compose
+from cifar_lightning.config.keys import decides
 
 GROUPS = ("data", "model", "activation", "augmentation", "optimizer", "scheduler", "callbacks")
-# Where and how a run takes place, not what is trained; and what makes the trials a search (no test, their task).
-ELSEWHERE = re.compile(
-    r"(paths|logger|hydra|choices|overrides|task_name|tags|train|test|ckpt_path|optimized_metric|published_test_acc"
-    r"|data\.(root|source|verify|num_workers|pin_memory|persistent_workers)"
-    r"|trainer\.(accelerator|devices|num_nodes|strategy|log_every_n_steps|profiler)"
-    r"|callbacks\.(progress_bar|model_summary|dashboard))([.].*)?"
-)
 
 
 def portable(config: DictConfig) -> dict[str, Any]:
@@ -27,7 +20,7 @@ def portable(config: DictConfig) -> dict[str, Any]:
 def _without(content: Mapping[str, Any], prefix: str) -> dict[str, Any]:
     kept = {}
     for key, value in content.items():
-        if not ELSEWHERE.fullmatch(f"{prefix}{key}"):
+        if decides(f"{prefix}{key}").what == "result" and key not in ("train", "test"):  # a search does not test
             kept[str(key)] = _without(value, f"{prefix}{key}.") if isinstance(value, dict) else value
     return kept
 

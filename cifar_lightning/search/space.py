@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from cifar_lightning.config.compose import quoted
+from cifar_lightning.config.keys import decides
 from cifar_lightning.errors import UserError, nearest
 
 # What each type needs, and what it may have; `when` may stand anywhere.
@@ -17,10 +18,6 @@ TYPES = {
     "int": (("low", "high"), ("log", "step")),
     "categorical": (("choices",), ()),
 }
-# They would let the test set in, change what trials are compared by, or move what the search keeps together.
-FIXED = re.compile(
-    r"(test|train|ckpt_path|task_name|tags|optimized_metric|debug|paths|hydra|logger|data\.(val_size|split_seed))([./].*)?"
-)
 
 
 @dataclass(frozen=True)
@@ -75,7 +72,7 @@ def read_space(space: Any) -> tuple[Parameter, ...]:
 
 
 def _parameter(key: str, given: Any, above: Mapping[str, Parameter]) -> Parameter:
-    if FIXED.fullmatch(key.lstrip("+")):
+    if not decides(key).searched:
         raise ValueError("can't be searched over: it is the same in all trials, so that they can be compared")
     if not isinstance(given, dict):
         raise ValueError("write {type: float, low: …, high: …}, or {type: categorical, choices: [...]}")

@@ -21,6 +21,7 @@ from omegaconf import DictConfig, open_dict, read_write
 from cifar_lightning.config.checks import compose_checked
 from cifar_lightning.config.compose import conf_dir, parse_overrides, quoted
 from cifar_lightning.config.hints import choices
+from cifar_lightning.config.keys import decides
 from cifar_lightning.console import say
 from cifar_lightning.errors import UserError
 from cifar_lightning.reporting.tables import duration
@@ -71,6 +72,9 @@ def checked(arguments: Sequence[str], args: Namespace) -> list[str]:
     expanded = {o.input_line: expand(o, args.config_dir) for o in parse_overrides(args.overrides)}
     arguments = [expanded.get(argument) or argument for argument in arguments]
     overrides = [expanded.get(override) or override for override in args.overrides]
+    for key in swept(overrides):
+        if not decides(key).compared:
+            raise UserError(f"{key} does not decide what is trained, so a sweep over it would be the same job again")
     for job in one_job_for_each_choice(overrides):
         config = compose_checked([*job, *searchpath(args)])
         Sweep.hydra = config.hydra

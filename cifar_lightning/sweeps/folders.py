@@ -11,18 +11,11 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from cifar_lightning.config.compose import UNNAMED
+from cifar_lightning.config.keys import decides
 from cifar_lightning.errors import UserError
 from cifar_lightning.reporting.files import read_text, read_yaml, write_text
 
 LONGEST = 100  # characters of a name
-# Keys that say where, how visibly or how fast a job runs: a job that differs in them alone is the same job.
-NOT_COMPARED = re.compile(
-    r"(paths|trust|tags|task_name|optimized_metric|compile"
-    r"|callbacks\.(progress_bar|model_summary)"
-    r"|data\.(root|source|verify|num_workers|pin_memory|persistent_workers|eval_batch_size)"
-    r"|trainer\.(accelerator|log_every_n_steps|profiler|detect_anomaly))(\..*)?"
-)
 IDENTITY = ".job"  # the file that says whose folder it is
 HERE = "<folder>"  # stands for the job's own folder, which may have been moved
 
@@ -35,7 +28,7 @@ def job_name(overrides: Sequence[str], swept: Sequence[str] = ()) -> str:
 
     def belongs(override: str) -> bool:
         name = override.lstrip("+~")
-        return name.partition("=")[0] in swept if swept else not name.startswith(UNNAMED)
+        return name.partition("=")[0] in swept if swept else decides(name).named
 
     exact = ",".join(filter(belongs, overrides))
     readable = re.sub(r"[^\w=.,+~-]+", "-", re.sub(r"[\[\]{}'\" ]", "", exact)).strip("-,")
@@ -87,13 +80,12 @@ def differences(folder: Path, config: DictConfig) -> list[str]:
 
 def comparable(config: Any) -> dict[str, Any]:
     """The config resolved and flat, as far as it decides what is trained: equal for equal jobs."""
-    left_out = ("hydra", "logger", "choices", "overrides")  # the last is of configs from `api.compose`
-    tree = OmegaConf.masked_copy(config, [key for key in config if key not in left_out])
+    tree = OmegaConf.masked_copy(config, [key for key in config if decides(key).compared or key == "paths"])
     if OmegaConf.is_interpolation(tree.paths, "output_dir"):  # before Hydra has made the folder
         tree.paths.output_dir = HERE
     own = str(tree.paths.output_dir)
     flat = dict(_flattened(json.loads(json.dumps(OmegaConf.to_container(tree, resolve=True), default=str))))
-    flat = {key: _moved(value, own) for key, value in flat.items() if not NOT_COMPARED.fullmatch(key)}
+    flat = {key: _moved(value, own) for key, value in flat.items() if decides(key).compared}
     if str(flat.get("ckpt_path")).startswith(HERE):  # it went on from its own checkpoint
         flat["ckpt_path"] = None
     return flat

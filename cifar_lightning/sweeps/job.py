@@ -17,6 +17,7 @@ from cifar_lightning.errors import Interrupted, UserError, first_line
 from cifar_lightning.reporting.tables import duration, percent
 from cifar_lightning.runs.folders import claim, owned, remove_unstarted
 from cifar_lightning.runs.processes import processes_to_start, run_processes, started_from_outside
+from cifar_lightning.runs.resume import config_to_go_on_with
 from cifar_lightning.sweeps import folders, parallel, state
 from cifar_lightning.sweeps.resolvers import register
 
@@ -91,9 +92,7 @@ def trainer_settings(config: DictConfig, overrides: list[str]) -> DictConfig:
     """The run's own: a resumed one has those of its checkpoint where none were typed."""
     if config.ckpt_path is None:
         return config.trainer
-    from cifar_lightning.runs.train import prepared
-
-    return prepared(config, overrides).trainer
+    return config_to_go_on_with(config, overrides).trainer
 
 
 def sweep_job(config: DictConfig) -> dict[str, Any]:

@@ -11,8 +11,8 @@ from torch import nn
 from cifar_lightning.api import compose, load_data
 from cifar_lightning.callbacks import progress
 from cifar_lightning.callbacks.history import History
+from cifar_lightning.runs.build import build_classifier, build_trainer
 from cifar_lightning.runs.profiling import NoProfiler
-from cifar_lightning.runs.train import build_classifier, build_trainer
 from cifar_lightning.training.metrics import PENDING, Sums
 
 

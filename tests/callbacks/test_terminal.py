@@ -14,7 +14,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from cifar_lightning import api
 from cifar_lightning.callbacks.model_summary import layer_rows
 from cifar_lightning.reporting.files import read_csv
-from cifar_lightning.runs.train import build_classifier
+from cifar_lightning.runs.build import build_classifier
 
 RUN = [
     *("data=digits", "data.batch_size=128", "model=cnn2", "augmentation=none", "trainer.max_epochs=3"),

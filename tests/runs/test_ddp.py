@@ -15,9 +15,9 @@ from lightning.pytorch.strategies import DDPStrategy
 from cifar_lightning.callbacks.history import History
 from cifar_lightning.config.compose import compose
 from cifar_lightning.data.digits import load_digits
+from cifar_lightning.runs.build import build_trainer
 from cifar_lightning.runs.processes import processes_to_start
 from cifar_lightning.runs.sharding import FullySharded
-from cifar_lightning.runs.train import build_trainer
 
 # A callback that fails in one of the processes, in its second step. It lies in the folder of the command.
 ACCIDENT = """

@@ -7,7 +7,8 @@ import pytest
 
 from cifar_lightning.config.compose import compose, plain
 from cifar_lightning.errors import UserError
-from cifar_lightning.runs.folders import checkpoint_to_resume, errors_explained, how_to_go_on, resumed_config
+from cifar_lightning.runs.folders import checkpoint_to_resume, errors_explained, how_to_go_on
+from cifar_lightning.runs.resume import resumed_config
 
 SAVED = ["data=digits", "model=cnn2", "optimizer.lr=0.02", "paths.output_dir=here"]
 

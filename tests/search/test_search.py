@@ -17,7 +17,7 @@ from PIL import Image
 from cifar_lightning import api
 from cifar_lightning.api import Result
 from cifar_lightning.commands import search
-from cifar_lightning.commands.report import report
+from cifar_lightning.commands.report import page_of
 from cifar_lightning.data.datamodule import CIFAR10DataModule
 from cifar_lightning.errors import UserError
 from cifar_lightning.search import outcome, study
@@ -104,7 +104,7 @@ def test_no_image_of_the_test_set_was_used(searched):  # or the trials would all
 
 
 def test_the_report_of_a_search_lists_every_trial_also_those_without_a_result(searched):
-    page, problems = report(searched)
+    page, problems = page_of(searched)
     assert problems == []
     assert "<h1>Search mine</h1>" in page
     trials = rows(searched)

@@ -1,0 +1,118 @@
+"""What each key of the config decides: one table for resuming, sweeps, summaries, searches and names of folders."""
+
+from dataclasses import dataclass, replace
+
+
+@dataclass(frozen=True)
+class Decides:
+    """What a key decides, and what follows from that.
+
+    what: "result" (which network comes out), "speed" (how fast), or "place" (where, and how it is watched).
+    resume: may change when a run goes on. folds: runs that differ in it alone are one row of a summary.
+    compared: jobs of a sweep that differ in it are different jobs. searched: a search may vary it.
+    named: stands in the name of a run's folder.
+    """
+
+    what: str
+    resume: bool
+    folds: bool
+    compared: bool
+    searched: bool
+    named: bool
+
+
+RESULT = Decides("result", resume=False, folds=False, compared=True, searched=True, named=True)
+SPEED = Decides("speed", resume=True, folds=True, compared=False, searched=False, named=True)
+PLACE = Decides("place", resume=True, folds=True, compared=False, searched=False, named=False)
+# How long a run trains: a run may be extended, and is another experiment then.
+LENGTH = replace(RESULT, resume=True)
+# On what a run computes: the global batch is the same, yet several processes sum in another order.
+PROCESSES = replace(SPEED, folds=False, compared=True)
+# What is done with a trained network.
+STAGE = replace(RESULT, resume=True, folds=True, searched=False)
+
+# A key stands for all below it that have no entry of their own; `group=choice` for one choice of a group.
+KEYS: dict[str, Decides] = {
+    "task_name": PLACE,
+    "tags": PLACE,
+    "seed": replace(RESULT, folds=True),  # runs that differ in the seed are repetitions
+    "train": STAGE,
+    "test": STAGE,
+    "test_tta": replace(STAGE, folds=False),
+    "ckpt_path": replace(PLACE, compared=True),  # a job that starts from other weights is another one
+    "trust": PLACE,
+    "trust_env": PLACE,
+    "label_smoothing": RESULT,
+    "loss_reduction": RESULT,
+    "ema_decay": RESULT,
+    "compile": SPEED,
+    "channels_last": SPEED,
+    "optimized_metric": PLACE,
+    "published_test_acc": PLACE,
+    "paths": PLACE,
+    "logger": PLACE,
+    "hydra": PLACE,
+    "choices": PLACE,  # the groups' files, which are told by the keys that they set
+    "overrides": PLACE,
+    "experiment": replace(RESULT, folds=True),
+    "debug": replace(RESULT, searched=False),
+    "data": RESULT,
+    "data.root": PLACE,
+    "data.verify": PLACE,
+    "data.source": replace(SPEED, named=False),  # both give the same arrays
+    "data.num_workers": replace(SPEED, named=False),
+    "data.pin_memory": SPEED,
+    "data.persistent_workers": SPEED,
+    "data.eval_batch_size": SPEED,
+    # Trials of a search are compared on one validation split.
+    "data.val_size": replace(RESULT, searched=False),
+    "data.split_seed": replace(RESULT, searched=False),
+    "model": RESULT,
+    "activation": RESULT,
+    "augmentation": RESULT,
+    "optimizer": RESULT,
+    "scheduler": RESULT,
+    "callbacks": RESULT,
+    "callbacks.progress_bar": PLACE,
+    "callbacks.model_summary": PLACE,
+    "callbacks.dashboard": PLACE,
+    "callbacks.learning_rate_monitor": PLACE,
+    "callbacks.last_checkpoint": PLACE,
+    "callbacks.finite_loss": PLACE,
+    "callbacks.direct_steps": SPEED,
+    "trainer": RESULT,
+    "trainer=cpu": SPEED,
+    "trainer=gpu": SPEED,
+    "trainer=mps": SPEED,
+    "trainer.accelerator": SPEED,
+    "trainer.devices": PROCESSES,
+    "trainer.devices=1": SPEED,
+    "trainer.num_nodes": PROCESSES,
+    "trainer.strategy": PROCESSES,
+    "trainer.precision": replace(RESULT, folds=True),  # a summary names it in its notes
+    "trainer.max_epochs": LENGTH,
+    "trainer.max_steps": LENGTH,
+    "trainer.max_time": LENGTH,
+    "trainer.limit_test_batches": LENGTH,
+    "trainer.deterministic": SPEED,
+    "trainer.benchmark": SPEED,
+    "trainer.detect_anomaly": SPEED,
+    "trainer.profiler": PLACE,
+    "trainer.log_every_n_steps": PLACE,
+    "trainer.print_every": PLACE,
+    "trainer.num_sanity_val_steps": PLACE,
+    "trainer.default_root_dir": PLACE,
+}
+
+
+def decides(override: str) -> Decides:
+    """The entry of a key, such as `trainer.devices`, or of an override, `+trainer.devices=1`.
+
+    A key that is not in the table is a user's own, and decides the result.
+    """
+    key, _, value = override.lstrip("+~").replace("/", ".").partition("=")
+    if entry := KEYS.get(f"{key}={value}"):
+        return entry
+    while key not in KEYS and "." in key:
+        key = key.rpartition(".")[0]
+    return KEYS.get(key, RESULT)

@@ -6,19 +6,16 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
-from itertools import product
 from pathlib import Path
 from typing import Any
 
 import torch
-from hydra.errors import OverrideParseException
 from lightning.pytorch.callbacks import Callback
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from cifar_lightning.checkpoints.load import load_classifier
-from cifar_lightning.commands.summarize import write as write_summary
 from cifar_lightning.config.checks import compose_checked
-from cifar_lightning.config.compose import forget_folders, overridden, parse_overrides, plain, quoted, run_folder
+from cifar_lightning.config.compose import overridden, plain, quoted, run_folder
 from cifar_lightning.console import say
 from cifar_lightning.data.datamodule import CIFAR10DataModule
 from cifar_lightning.errors import Interrupted, UserError
@@ -30,7 +27,6 @@ from cifar_lightning.runs.folders import (
     check_owner,
     checkpoint_file,
     checkpoint_to_resume,
-    claim,
     folder_of,
     owned,
     remove_unstarted,
@@ -38,9 +34,11 @@ from cifar_lightning.runs.folders import (
 from cifar_lightning.runs.processes import processes_to_start
 from cifar_lightning.runs.train import run
 from cifar_lightning.sweeps import state
-from cifar_lightning.sweeps.command import expand
-from cifar_lightning.sweeps.command import swept as swept_keys
-from cifar_lightning.sweeps.folders import folder_for, identify, job_name
+from cifar_lightning.sweeps.folders import folder_for, job_name
+from cifar_lightning.sweeps.job import run_once
+from cifar_lightning.sweeps.overrides import jobs_of
+from cifar_lightning.sweeps.overrides import swept as swept_keys
+from cifar_lightning.sweeps.summary import write_summary
 from cifar_lightning.training.precision import resolve_accelerator
 
 __all__ = [
@@ -125,24 +123,33 @@ def sweep(overrides: Sequence[str], *, output_dir: str | Path | None = None) -> 
     command's `-m` leaves them. All are checked before the first begins. Prints a line a run.
 
     `output_dir`: a folder of a sweep, from here or from the command, to go on with: what is finished is not run again,
-    what was cut off goes on from its last checkpoint. A run that fails ends the sweep, unlike the command's.
-    Raises UserError, KeyboardInterrupt where it is interrupted.
+    what was cut off goes on from its last checkpoint.
+    Raises UserError with the reasons where runs failed, when the others have ended; KeyboardInterrupt where it is
+    interrupted.
     """
-    jobs = _jobs(overrides)
+    jobs = jobs_of(overrides)
     config = [compose(job) for job in jobs][0]  # noqa: RUF015 (all are checked)
     if output_dir is None:
         output_dir = _new_folder(f"{config.paths.log_dir}/{config.task_name}/multiruns", overrides)
     folder, swept = Path(output_dir).expanduser().absolute(), swept_keys(overrides)
-    results = []
+    results, failed = [], []
     for i, job in enumerate(jobs):
-        results.append(_finished_or_trained(job, folder, swept))
-        words = [override for override in job if override not in overrides]
+        words = " ".join(override for override in job if override not in overrides)
+        try:
+            results.append(_finished_or_trained(job, folder, swept))
+        except UserError as error:
+            failed.append(f"{words}: {error}")
+            say(f"{i + 1}/{len(jobs)}  {words}  failed: {error}")
+            continue
         metrics = results[-1].metrics
-        known = [part for part in ("val", "test") if metrics.get(f"{part}/acc") is not None]
+        known = [split for split in ("val", "test") if metrics.get(f"{split}/acc") is not None]
         shown = f"  {known[0]} {metrics[f'{known[0]}/acc']:.2%}" if known else ""
-        say(f"{i + 1}/{len(jobs)}  {' '.join(words)}{shown}")
-    summary = compare(results)
-    write_summary(summary, summary.markdown(), folder)
+        say(f"{i + 1}/{len(jobs)}  {words}{shown}")
+    if results:
+        summary = compare(results)
+        write_summary(summary, summary.markdown(), folder)
+    if failed:
+        raise UserError("\n".join([*failed, f"sweep(…, output_dir={str(folder)!r}) runs what is missing"]))
     return results
 
 
@@ -199,17 +206,19 @@ def _finished_or_trained(job: Sequence[str], sweep: Path, swept: Sequence[str]) 
     folder = sweep / folder_for(sweep, job_name(job, swept), config)
     with _explained():
         folder.mkdir(parents=True, exist_ok=True)
-    with claim(folder) as free:
-        if not free:
-            raise UserError(f"{folder}: another process is running it")
-        identify(folder, config)
-        metrics = state.result(folder)
-        if metrics is None:
-            last = folder / "checkpoints" / "last.ckpt"
-            more = [f"ckpt_path={quoted(last)}"] if last.is_file() and config.train and not config.ckpt_path else []
-            metrics = _train(compose([*job, *more], output_dir=folder), quiet=True, claimed=True).metrics
-        state.forget_failure(folder)
-        return _result(folder, metrics)
+
+    def trained(last: Path | None) -> dict[str, Any]:
+        more = [f"ckpt_path={quoted(last)}"] if last else []
+        return _train(compose([*job, *more], output_dir=folder), quiet=True, claimed=True).metrics
+
+    try:
+        metrics = run_once(folder, config, trained)
+    except UserError as error:
+        state.note_failure(folder, str(error))
+        raise
+    if metrics is None:
+        raise UserError(f"{folder}: another process is running it")
+    return _result(folder, metrics)
 
 
 def _choose_folder(config: DictConfig, overrides: Sequence[str], claimed: bool) -> Path:
@@ -229,7 +238,6 @@ def _choose_folder(config: DictConfig, overrides: Sequence[str], claimed: bool) 
 
 
 def _new_folder(parent: str, overrides: Sequence[str]) -> Path:
-    forget_folders()
     with _explained():
         return Path(run_folder(parent, overridden(overrides)))
 
@@ -240,22 +248,6 @@ def _explained() -> Iterator[None]:
         yield
     except OSError as error:
         raise UserError(f"can't make the folder {error.filename}: {error.strerror}; choose output_dir") from error
-
-
-def _jobs(overrides: Sequence[str]) -> list[list[str]]:
-    """The overrides of each run of a sweep."""
-    try:
-        parsed = parse_overrides(overrides)
-        parsed = parse_overrides([expand(override, None) or override.input_line for override in parsed])
-    except OverrideParseException as error:
-        raise UserError(f"can't read the override {error.override!r}: write key=value or key=value,value") from None
-    columns = [
-        [f"{o.get_key_element()}={value}" for value in o.sweep_string_iterator()]
-        if o.is_discrete_sweep()
-        else [o.input_line]
-        for o in parsed
-    ]
-    return [list(job) for job in product(*columns)]
 
 
 @contextmanager

@@ -6,19 +6,24 @@ Nothing here imports torch, so that help, configs and mistakes cost tenths of a 
 import os
 import signal
 import sys
+from argparse import Namespace
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 import hydra
 from hydra._internal.utils import get_args_parser
 from hydra.errors import HydraException
+from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from cifar_lightning import __version__
 from cifar_lightning.commands.completion import check_request, complete_sub_folders
+from cifar_lightning.commands.sweep import Sweep, checked_sweep, end_of_sweep, searchpath
 from cifar_lightning.commands.usage import usage
 from cifar_lightning.config.checks import compose_checked
-from cifar_lightning.config.compose import conf_dir, forget_folders, quoted, quoted_paths
+from cifar_lightning.config.compose import conf_dir, quoted, quoted_paths
 from cifar_lightning.console import say
 from cifar_lightning.errors import Interrupted, UserError, causes
 from cifar_lightning.runs.folders import check_owner, checkpoint_to_resume, folder_of
@@ -30,8 +35,8 @@ from cifar_lightning.runs.processes import (
     report,
     started_from_outside,
 )
-from cifar_lightning.sweeps import command as sweep
-from cifar_lightning.sweeps.job import failures, job
+from cifar_lightning.sweeps.job import job
+from cifar_lightning.sweeps.parallel import shared_machine
 
 EXPECTED = (UserError, HydraException, OSError, OmegaConfBaseException)
 
@@ -41,31 +46,39 @@ def main() -> None:
     end_with_the_command()
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises instead of printing a traceback of its own
     os.environ["OC_CAUSE"] = "1"  # OmegaConf tells the cause of an error
-    forget_folders()
-    sweep.forget()
-    failures.clear()
+    sweep: Sweep | None = None
+    problems: list[str] = []
+
+    def task(config: DictConfig) -> Any:
+        return job(config, problems)
+
     try:
         leave_slurm()
-        sys.argv[1:] = checked_arguments(quoted_paths(sys.argv[1:]))
-        with sweep.processes():
-            hydra.main(config_path=str(conf_dir()), config_name="config", version_base="1.3")(job)()
-        problems = failures + sweep.end()
+        arguments = quoted_paths(sys.argv[1:])
+        args = parsed(arguments)
+        if args.multirun:
+            sweep = checked_sweep(arguments, args)
+        sys.argv[1:] = sweep.arguments if sweep else checked_arguments(arguments, args)
+        with shared_machine(sweep.hydra.launcher, sweep.hydra.sweeper.max_batch_size) if sweep else nullcontext():
+            hydra.main(config_path=str(conf_dir()), config_name="config", version_base="1.3")(task)()
+        problems += end_of_sweep(sweep) if sweep else []
     except Interrupted as ending:
-        report(f"stopped by {ending.signal.name}; {sweep.again()}" if sweep.Sweep.folder else str(ending), "")
+        report(f"stopped by {ending.signal.name}; {sweep.again()}" if sweep else str(ending), "")
         sys.exit(128 + ending.signal)
     except (KeyboardInterrupt, SystemExit) as ending:
         code = ending.code if isinstance(ending, SystemExit) else 128 + signal.SIGINT
-        if sweep.Sweep.folder and code:
+        if sweep and code:
             report(f"interrupted; {sweep.again()}")
         elif isinstance(ending, KeyboardInterrupt):
             report("interrupted before the run began")
         sys.exit(code)
     except Exception as error:
-        if sweep.Sweep.folder is None and not isinstance(error, EXPECTED):
+        if sweep is None and not isinstance(error, EXPECTED):
             raise
-        problems = sweep.end(error, one_line(error))
+        problems += end_of_sweep(sweep, error, one_line(error)) if sweep else [one_line(error)]
     if problems:
-        fail("\n       ".join(problems))
+        report("\n       ".join(problems))
+        sys.exit(1)
     leave_group()
 
 
@@ -77,16 +90,8 @@ def one_line(error: BaseException) -> str:
     return " ".join(str(error).split())
 
 
-def fail(message: str) -> None:
-    report(message)
-    sys.exit(1)
-
-
-def checked_arguments(arguments: Sequence[str]) -> list[str]:
-    """The arguments, checked; to resume a run, its folder is added, so that the run goes on where it was.
-
-    Raises UserError.
-    """
+def parsed(arguments: Sequence[str]) -> Namespace:
+    """Hydra's options and the overrides; what only prints something is done here. Raises UserError."""
     if "--version" in arguments:  # Hydra would give its own
         say(f"cifar_lightning {__version__}")
         sys.exit()
@@ -97,11 +102,14 @@ def checked_arguments(arguments: Sequence[str]) -> list[str]:
     if args.help:
         say(usage(args.config_dir).rstrip())
         sys.exit()
+    return args
+
+
+def checked_arguments(arguments: Sequence[str], args: Namespace) -> list[str]:
+    """The arguments of a single run, checked, with the folder of a run that goes on. Raises UserError."""
     if args.hydra_help or args.shell_completion or args.info or args.experimental_rerun:
         return list(arguments)
-    if args.multirun:
-        return sweep.checked(arguments, args)
-    config = compose_checked([*args.overrides, *sweep.searchpath(args)])
+    config = compose_checked([*args.overrides, *searchpath(args)])
     typed, checkpoint = list(arguments), None
     folder = Path(config.hydra.run.dir) if any(o.startswith("hydra.run.dir=") for o in args.overrides) else None
     if config.ckpt_path is not None:
@@ -112,4 +120,6 @@ def checked_arguments(arguments: Sequence[str]) -> list[str]:
     if folder is not None and not started_from_outside():
         check_owner(folder, checkpoint if config.train else None)
     check_folder(config.trainer, typed)
+    if folder is None and not (args.cfg or started_from_outside()):
+        typed.append(f"hydra.run.dir={quoted(Path(config.hydra.run.dir).absolute())}")  # made here, once
     return typed

@@ -5,7 +5,6 @@ Imports neither torch nor lightning, so that a mistake in a config is found befo
 
 import datetime
 import difflib
-import functools
 import itertools
 import os
 import re
@@ -47,12 +46,8 @@ def overridden(overrides: Sequence[str]) -> str:
     return (list(fitting) or [",".join(words)[:100].strip("-,")])[-1] or "default"
 
 
-@functools.cache
 def claim_folder(path: str) -> str:
-    """Make the folder `path`, or `path-2`, `path-3`, … where it exists: two runs never share one.
-
-    The same answer each time a command asks (Lightning asks again for the processes that it starts).
-    """
+    """Make the folder `path`, or `path-2`, `path-3`, … where it exists: two runs never share one."""
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     n, candidate = 1, path
     while True:
@@ -65,19 +60,7 @@ def claim_folder(path: str) -> str:
 
 
 def run_folder(parent: str, what: str) -> str:
-    return claim_folder(f"{parent}/{start_time():%Y-%m-%d_%H-%M-%S}_{what}")
-
-
-@functools.cache
-def start_time() -> datetime.datetime:
-    """When the command first asked: one time for everything that it names."""
-    return datetime.datetime.now()
-
-
-def forget_folders() -> None:
-    """A new command in this process claims new folders, at a new time."""
-    claim_folder.cache_clear()
-    start_time.cache_clear()
+    return claim_folder(f"{parent}/{datetime.datetime.now():%Y-%m-%d_%H-%M-%S}_{what}")
 
 
 def best_is(metric: str) -> Literal["min", "max"]:

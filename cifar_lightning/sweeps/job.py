@@ -3,6 +3,7 @@
 import logging
 import os
 import re
+from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -24,13 +25,12 @@ from cifar_lightning.sweeps.resolvers import register
 log = logging.getLogger(__name__)
 
 register()  # a launcher's worker imports this module before it resolves a config
-failures: list[str] = []  # why single runs of this process failed, a line each
 
 
-def job(config: DictConfig) -> Any:
+def job(config: DictConfig, failures: list[str]) -> Any:
     """One run, called by Hydra with the composed config, in this run's folder.
 
-    Returns `optimized_metric`. A failure is kept for the end of the command (that of a sweep's job in its folder):
+    Returns `optimized_metric`. Why a single run failed is added to `failures` (of a sweep's job it is in its folder):
     Hydra would print it in its own way, and the other jobs of a sweep go on.
     """
     hydra = HydraConfig.get()
@@ -96,21 +96,32 @@ def trainer_settings(config: DictConfig, overrides: list[str]) -> DictConfig:
 
 
 def sweep_job(config: DictConfig) -> dict[str, Any]:
-    """Train, unless it is done or being done; a job that was cut off goes on from its last checkpoint."""
-    folder = Path(HydraConfig.get().runtime.output_dir)
     if one_of_several():  # that SLURM or torchrun has started for one job: the first speaks for all
         return train(config)
+    folder = Path(HydraConfig.get().runtime.output_dir)
+    return run_once(folder, config, lambda last: attempt(config, folder, last)) or {}
+
+
+def run_once(folder: Path, config: DictConfig, train: Callable[[Path | None], dict[str, Any]]) -> dict[str, Any] | None:
+    """The metrics of a sweep's job: those of its finished run, else of `train`; None where another process runs it.
+
+    train: gets the checkpoint from which a job that was cut off goes on.
+    """
     with claim(folder) as free:
         if not free:
             log.info("%s: another process is running it", folder.name)
-            return {}
+            return None
         folders.identify(folder, config)
+        state.forget_failure(folder)
         metrics = state.result(folder)
         if metrics is not None:
             log.info("%s: finished already", folder.name)
-            state.forget_failure(folder)
             return metrics
-        return attempt(config, folder)
+        last = folder / "checkpoints" / "last.ckpt"
+        goes_on = last.is_file() and config.train and config.ckpt_path is None
+        if goes_on:
+            log.info("%s: goes on from its last checkpoint", folder.name)
+        return train(last if goes_on else None)
 
 
 def one_of_several() -> bool:
@@ -118,13 +129,10 @@ def one_of_several() -> bool:
     return int(next(filter(None, ranks), 0)) > 0
 
 
-def attempt(config: DictConfig, folder: Path) -> dict[str, Any]:
-    state.forget_failure(folder)
+def attempt(config: DictConfig, folder: Path, last: Path | None) -> dict[str, Any]:
     parallel.claim_gpu(config.trainer)
     say_where_another_lies(config, folder)
-    last = folder / "checkpoints" / "last.ckpt"
-    if last.is_file() and config.train and config.ckpt_path is None:
-        log.info("%s: goes on from its last checkpoint", folder.name)
+    if last:
         go_on_from(last, config)
     if config.callbacks.get("model_summary"):
         config.callbacks.model_summary = None  # a sweep has a line for each epoch, no table for each job

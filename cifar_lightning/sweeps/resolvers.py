@@ -14,7 +14,7 @@ def register() -> None:
     # Our conf/hydra/launcher/*.yaml have the names that the launchers' own configs have, on purpose.
     warnings.filterwarnings("ignore", message="(?s).*is validated against ConfigStore schema", category=UserWarning)
     # Where a sweep's folder can't be made, that ends the command anyway.
-    warnings.filterwarnings("ignore", message="Callback Sweep.on_multirun_start raised", category=UserWarning)
+    warnings.filterwarnings("ignore", message="Callback Progress.on_multirun_start raised", category=UserWarning)
     register_resolvers()
     OmegaConf.register_new_resolver("job_folder", job_folder, replace=True)
     OmegaConf.register_new_resolver("jobs_at_once", jobs_at_once, replace=True)

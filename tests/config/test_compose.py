@@ -7,10 +7,8 @@ from cifar_lightning.config.compose import (
     claim_folder,
     compose,
     conf_dir,
-    forget_folders,
     instantiate,
     overridden,
-    run_folder,
 )
 from cifar_lightning.errors import UserError
 
@@ -38,18 +36,10 @@ def test_a_folder_name_stays_short_enough_for_any_file_system():
 
 
 def test_two_runs_with_the_same_name_never_share_a_folder(tmp_path):
-    claim = claim_folder.__wrapped__  # as separate processes see it: without this process's memory
     with ThreadPoolExecutor(8) as pool:
-        folders = list(pool.map(claim, [str(tmp_path / "runs" / "same")] * 20))
+        folders = list(pool.map(claim_folder, [str(tmp_path / "runs" / "same")] * 20))
     assert len(set(folders)) == 20
     assert all(folder.startswith(str(tmp_path / "runs" / "same")) for folder in folders)
-
-
-def test_a_command_has_one_folder_however_often_it_asks_and_the_next_command_another(tmp_path):
-    first = run_folder(str(tmp_path), "default")
-    assert run_folder(str(tmp_path), "default") == first
-    forget_folders()
-    assert run_folder(str(tmp_path), "default") != first
 
 
 def test_composing_makes_no_folder(tmp_path, monkeypatch):

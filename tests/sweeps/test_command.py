@@ -5,15 +5,23 @@ from pathlib import Path
 
 import pytest
 
+from cifar_lightning.commands.sweep import checked_sweep
 from cifar_lightning.config.compose import conf_dir, parse_overrides
 from cifar_lightning.config.hints import choices
 from cifar_lightning.errors import UserError
 from cifar_lightning.sweeps import parallel
-from cifar_lightning.sweeps.command import checked, expand, one_job_for_each_choice
+from cifar_lightning.sweeps.overrides import expand, one_job_for_each_choice
+
+
+@pytest.fixture(autouse=True)
+def empty_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
 
 
 def check(*overrides):
-    return checked(list(overrides), Namespace(overrides=list(overrides), config_dir=None))
+    """The arguments for Hydra, without the sweep's folder."""
+    args = Namespace(overrides=list(overrides), config_dir=None)
+    return checked_sweep(list(overrides), args).arguments[:-1]
 
 
 def expanded(override, config_dir=None):

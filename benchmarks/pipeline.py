@@ -9,7 +9,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -22,7 +22,8 @@ from benchmarks.plain import PIL_TRANSFORMS, PilImages
 from cifar_lightning import api
 from cifar_lightning.data.loader import Split
 from cifar_lightning.data.normalize import CIFAR10_MEAN, CIFAR10_STD
-from cifar_lightning.runs.build import build_classifier
+from cifar_lightning.runs.build import build_module
+from cifar_lightning.training.classifier import ImageClassifier
 
 GOALS = {"flip_crop": 8.0, "affine_jitter": 5.0, "flip_crop_cutout": None}
 GOAL = "on one CPU thread at least 8x for flip_crop, 5x for affine_jitter, against PIL without workers"
@@ -88,7 +89,7 @@ def programs(name: str, arguments: argparse.Namespace) -> dict[str, Callable[[],
         ]
     )
     data = api.load_data(config)
-    normalized = build_classifier(config, data).normalized
+    normalized = cast(ImageClassifier, build_module(config, data)).normalized
     device_loader = data.train_dataloader()
     some = Split(data.train.images[: arguments.images], data.train.labels[: arguments.images])
 

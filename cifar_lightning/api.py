@@ -22,7 +22,7 @@ from cifar_lightning.errors import Interrupted, UserError
 from cifar_lightning.evaluation.inference import Classifier, Predictions
 from cifar_lightning.reporting.files import read_csv
 from cifar_lightning.reporting.summary import Run, Summary, summarize
-from cifar_lightning.runs.build import build_classifier, build_datamodule
+from cifar_lightning.runs.build import build_datamodule, build_module
 from cifar_lightning.runs.folders import (
     check_owner,
     checkpoint_file,
@@ -39,6 +39,7 @@ from cifar_lightning.sweeps.job import run_once
 from cifar_lightning.sweeps.overrides import jobs_of
 from cifar_lightning.sweeps.overrides import swept as swept_keys
 from cifar_lightning.sweeps.summary import write_summary
+from cifar_lightning.training.classifier import ImageClassifier
 from cifar_lightning.training.precision import resolve_accelerator
 
 __all__ = [
@@ -192,7 +193,10 @@ def untrained(config: DictConfig, data: CIFAR10DataModule) -> Classifier:
     """The classifier as the training of this config begins with it: the weights of its seed, nothing learnt yet."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
-        return Classifier(build_classifier(config, data))
+        module = build_module(config, data)
+    if not isinstance(module, ImageClassifier):
+        raise UserError(f"{config.module._target_} is no ImageClassifier, which is what gives answers here")
+    return Classifier(module)
 
 
 def _result(folder: Path, metrics: dict[str, Any]) -> Result:

@@ -19,8 +19,9 @@ from torch import Tensor
 
 from cifar_lightning.data.loader import Batch, TrainingLoader
 from cifar_lightning.errors import UserError
-from cifar_lightning.runs.profiling import NoProfiler
 from cifar_lightning.training.classifier import ImageClassifier
+from cifar_lightning.training.lightning_internals import count_steps, saves_within_epochs
+from cifar_lightning.training.profiling import NoProfiler
 
 # Lightning's callbacks that do nothing at a step but what `unseen_steps` lets them see, and change nothing in a step.
 INDIFFERENT = {EarlyStopping, LearningRateMonitor, ModelCheckpoint, ModelSummary, RichModelSummary}
@@ -74,7 +75,7 @@ class DirectSteps(Callback):
         return True
 
     def _count(self, trainer: L.Trainer) -> None:
-        count_steps(trainer, self._taken)
+        count_steps(trainer, self._taken, len(step_schedulers(trainer)))
         self._taken = self._free = 0
 
 
@@ -120,7 +121,7 @@ def can_miss_steps(trainer: L.Trainer) -> bool:
 
 
 def _may_miss_steps(callback: Callback) -> bool:
-    if type(callback) is ModelCheckpoint and (callback._every_n_train_steps or callback._train_time_interval):
+    if type(callback) is ModelCheckpoint and saves_within_epochs(callback):
         return False
     return type(callback) in INDIFFERENT or vars(type(callback)).get("may_miss_steps", False)
 
@@ -137,19 +138,6 @@ def unseen_steps(trainer: L.Trainer) -> int:
     if not math.isinf(between := trainer.val_check_batch or math.inf):
         free.append(int(between) - (in_all if trainer.check_val_every_n_epoch is None else in_epoch) % int(between) - 1)
     return int(min(free))
-
-
-def count_steps(trainer: L.Trainer, steps: int) -> None:
-    """Put Lightning's counters to where they are after so many steps of its own."""
-    fetcher, loop = trainer.fit_loop._data_fetcher, trainer.fit_loop.epoch_loop
-    if not steps or fetcher is None:
-        return
-    fetcher.fetched += steps
-    loop.batch_progress.increment_by(steps)
-    loop.automatic_optimization.optim_progress.optimizer.step.increment_by(steps)
-    loop.automatic_optimization.optim_progress.optimizer.zero_grad.increment_by(steps)
-    loop.scheduler_progress.increment_by(steps * len(step_schedulers(trainer)))
-    loop._batches_that_stepped += steps
 
 
 def step_schedulers(trainer: L.Trainer) -> list[Any]:

@@ -1,13 +1,13 @@
-"""An end to a training whose loss is no number any more, before it is written into a checkpoint."""
+"""Stop training when the loss is NaN or infinite, before it is written into a checkpoint."""
 
 import math
-from pathlib import Path
 from typing import Any
 
 import lightning as L
 from lightning.pytorch.callbacks import Callback
 
 from cifar_lightning.errors import UserError
+from cifar_lightning.training.finite import not_finite
 
 
 class FiniteLoss(Callback):
@@ -34,7 +34,10 @@ class FiniteLoss(Callback):
         steps = trainer.global_step - self._looked_at
         if pl_module.device.type == "cpu" or steps >= self.every_n_steps or trainer.is_last_batch:
             self._looked_at = trainer.global_step
-            loss = pl_module.train_sums.loss.item()  # type: ignore[operator, union-attr]
+            sums: Any = getattr(pl_module, "train_sums", None)
+            if sums is None:  # a module of the user's own, which counts in its own way
+                return
+            loss = sums.loss.item()
             if not math.isfinite(loss):
                 when = f" or up to {steps - 1} steps before" if steps > 1 else ""
                 raise UserError(not_finite(trainer, f"the training loss became {loss}", when))
@@ -43,16 +46,3 @@ class FiniteLoss(Callback):
         loss = float(trainer.callback_metrics.get("val/loss", 0.0))
         if trainer.state.fn == "fit" and not math.isfinite(loss):
             raise UserError(not_finite(trainer, f"the validation loss became {loss}"))
-
-
-def not_finite(trainer: L.Trainer, what: str, when: str = "") -> str:
-    """The line that ends such a run."""
-    lr = trainer.optimizers[0].param_groups[0]["lr"]
-    folders = {Path(c.dirpath) for c in trainer.checkpoint_callbacks if getattr(c, "dirpath", None)}  # type: ignore
-    saved = [path for folder in folders for path in folder.glob("last.ckpt")]
-    good = f"The last good checkpoint is {saved[0]}." if saved else "No checkpoint had been written yet."
-    return (
-        f"{what} in step {trainer.global_step}{when} (epoch {trainer.current_epoch + 1}, learning rate {lr:.3g}). "
-        f"{good} Try a lower optimizer.lr or trainer.gradient_clip_val=1.0; trainer.detect_anomaly=true names the "
-        "operation that the first NaN comes from"
-    )

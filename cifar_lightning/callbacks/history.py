@@ -2,6 +2,7 @@
 
 import logging
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,6 @@ from lightning.pytorch.callbacks import Checkpoint
 
 from cifar_lightning.config.monitors import METRICS
 from cifar_lightning.reporting.files import write_csv
-from cifar_lightning.runs.folders import withdraw_result
 
 log = logging.getLogger(__name__)
 
@@ -26,12 +26,20 @@ class History(Checkpoint):
 
     may_miss_steps = True
 
-    def __init__(self, path: Path, *, announce: bool = False, print_every: int | float | None = None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        announce: bool = False,
+        print_every: int | float | None = None,
+        started: Callable[[], None] = lambda: None,
+    ) -> None:
         """announce: log a line an epoch, and inside one after `print_every` steps (or that share of the epoch).
 
-        Null: where 30 seconds have passed since the last line; 0: none inside an epoch.
+        Null: where 30 seconds have passed since the last line; 0: none inside an epoch. started: called as soon as
+        training begins.
         """
-        self.path, self.announce, self.print_every = path, announce, print_every
+        self.path, self.announce, self.print_every, self._started = path, announce, print_every, started
         self.rows: list[dict[str, Any]] = []
         self.seconds = 0.0  # training and validation
         self.training_seconds = 0.0  # without validation
@@ -69,7 +77,7 @@ class History(Checkpoint):
         if trainer.is_global_zero:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self.path.touch()  # from now on the run's folder is worth keeping
-            withdraw_result(self.path.parent)
+            self._started()
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._training = False
@@ -120,7 +128,7 @@ class History(Checkpoint):
                 self._printed = (time.perf_counter(), trainer.global_step)
 
     def _count_images(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        images: int = pl_module.images_trained  # type: ignore[assignment]
+        images: int = getattr(pl_module, "images_trained", 0)  # a module of the user's own may not count them
         self.images += (images - self._counted) * trainer.world_size
         self._counted = images
 
@@ -131,11 +139,14 @@ class History(Checkpoint):
         return f"{trainer.current_epoch + 1}{total}"
 
     def _line(self, trainer: L.Trainer) -> str:
-        row = self.rows[-1]
-        parts = [f"epoch {self._epoch(trainer)}", f"train {row['train/loss']:.4f} {row['train/acc']:.2%}"]
-        if row["val/acc"] is not None:
-            parts.append(f"val {row['val/loss']:.4f} {row['val/acc']:.2%}")
-        return "  ".join([*parts, f"lr {row['lr']:.3g}", f"{self.images_per_second:,.0f} images/s"])
+        row, parts = self.rows[-1], [f"epoch {self._epoch(trainer)}"]
+        for stage in ("train", "val"):
+            loss, accuracy = row[f"{stage}/loss"], row[f"{stage}/acc"]
+            known = [] if loss is None else [f"{loss:.4f}"]
+            known += [] if accuracy is None else [f"{accuracy:.2%}"]
+            parts += [" ".join([stage, *known])] if known else []
+        speed = [f"{self.images_per_second:,.0f} images/s"] if self.images_per_second else []
+        return "  ".join([*parts, f"lr {row['lr']:.3g}", *speed])
 
     def _advance(self, *, training: bool) -> None:
         now = time.perf_counter()
@@ -146,5 +157,7 @@ class History(Checkpoint):
 
 def running(module: L.LightningModule) -> str:
     """Loss and accuracy of the epoch so far, in this process. Waits for the device, so not to be asked every step."""
-    sums: Any = module.train_sums
+    sums: Any = getattr(module, "train_sums", None)
+    if sums is None:  # a module of the user's own
+        return ""
     return f"train {sums.loss.item() / sums.images:.4f} {sums.correct.item() / sums.images:.2%}"

@@ -14,6 +14,7 @@ from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from cifar_lightning.errors import UserError
+from cifar_lightning.training.lightning_internals import accumulates
 
 BATCHES_BETWEEN_TALKS = 8  # of several processes, about whether to save or to stop
 
@@ -104,7 +105,7 @@ def can_resume_after(trainer: L.Trainer, batch_idx: int) -> bool:
     by_epochs = trainer.check_val_every_n_epoch is not None
     batches = batch_idx + 1 if by_epochs else trainer.fit_loop.epoch_loop.batch_progress.total.ready
     followed_by_validation = batches % (trainer.val_check_batch or math.inf) == 0
-    return not (trainer.is_last_batch or followed_by_validation or trainer.fit_loop._should_accumulate())
+    return not (trainer.is_last_batch or followed_by_validation or accumulates(trainer))
 
 
 def agreed(trainer: L.Trainer, wanted: bool, batch_idx: int = -1) -> bool:

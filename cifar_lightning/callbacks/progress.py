@@ -29,7 +29,7 @@ class ProgressBar(RichProgressBar):
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         super().on_train_epoch_start(trainer, pl_module)
-        self._images = pl_module.images_trained  # type: ignore[assignment]
+        self._images = getattr(pl_module, "images_trained", 0)
         self._start = time.perf_counter()
 
     def on_train_batch_end(
@@ -41,7 +41,7 @@ class ProgressBar(RichProgressBar):
             super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
 
     def get_metrics(self, trainer: L.Trainer, pl_module: L.LightningModule) -> dict[str, Any]:
-        images = (pl_module.images_trained - self._images) * trainer.world_size  # type: ignore[operator]
+        images = (getattr(pl_module, "images_trained", 0) - self._images) * trainer.world_size
         if not trainer.training or not images:
             return {}
         return {"": f"{running(pl_module)}  {images / (time.perf_counter() - self._start):,.0f}/s"}

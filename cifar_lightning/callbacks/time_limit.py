@@ -7,6 +7,7 @@ import lightning as L
 from lightning.pytorch.callbacks import Timer
 
 from cifar_lightning.callbacks.last_checkpoint import agreed, can_resume_after
+from cifar_lightning.training.lightning_internals import may_stop
 
 log = logging.getLogger(__name__)
 
@@ -26,6 +27,6 @@ class TimeLimit(Timer):
     def on_train_batch_end(self, trainer: L.Trainer, *args: Any, **kwargs: Any) -> None:
         remaining, batch_idx = self.time_remaining(), args[-1] if args else kwargs["batch_idx"]
         over = agreed(trainer, remaining is not None and remaining <= 0, batch_idx)
-        if over and trainer.fit_loop._can_stop_early and can_resume_after(trainer, batch_idx):
+        if over and may_stop(trainer) and can_resume_after(trainer, batch_idx):
             log.info("trainer.max_time is over after step %d", trainer.global_step)
             trainer.fit_loop.epoch_loop.max_steps = trainer.global_step

@@ -38,6 +38,8 @@ def load_classifier(path: str | Path, trusted: Sequence[str] = ()) -> ImageClass
         raise UserError(f"{path}: there is no such file")
     checkpoint = read_checkpoint(path)
     ours, state = checkpoint["cifar_lightning"], checkpoint["state_dict"]
+    if isinstance(state, dict):  # a loss may have weights, too
+        state = {key: tensor for key, tensor in state.items() if not str(key).startswith("loss.")}
     _check_description(ours, path)
     try:
         check_section("model", ours["config"]["model"])

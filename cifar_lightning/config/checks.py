@@ -20,7 +20,13 @@ from cifar_lightning.models.torchvision_families import NAMES
 
 ODD = (HydraException, OmegaConfBaseException, YAMLError, ValueError, TypeError, LookupError, RecursionError)
 # Groups whose keys are those of whatever their `_target_` names.
-OWN_KEYS = ("model", "optimizer", "scheduler", "callbacks")
+OWN_KEYS = ("model", "loss", "optimizer", "scheduler", "callbacks")
+
+
+NEEDED = (
+    "model._target_", "module._target_", "loss._target_", "optimizer._target_", "scheduler._target_",
+    "augmentation.transforms", "data.name",
+)  # fmt: skip
 
 
 def compose_checked(overrides: Sequence[str]) -> DictConfig:
@@ -57,7 +63,7 @@ def _compose_checked(overrides: Sequence[str]) -> DictConfig:
 
 def check_targets(config: DictConfig) -> None:
     """Raise UserError for a group that does not say what is to be built, or has nothing where a run looks."""
-    for key in ("model._target_", "optimizer._target_", "scheduler._target_", "augmentation.transforms", "data.name"):
+    for key in NEEDED:
         group = key.partition(".")[0]
         if OmegaConf.select(config, group) is None or OmegaConf.select(config, key) is None:
             raise UserError(f"{key} is missing: choose another {group}{nearest('', choices(group))}")

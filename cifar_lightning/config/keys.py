@@ -42,8 +42,8 @@ KEYS: dict[str, Decides] = {
     "ckpt_path": replace(PLACE, compared=True),  # a job that starts from other weights is another one
     "trust": PLACE,
     "trust_env": PLACE,
-    "label_smoothing": RESULT,
-    "loss_reduction": RESULT,
+    "module": RESULT,
+    "loss": RESULT,
     "ema_decay": RESULT,
     "compile": SPEED,
     "channels_last": SPEED,

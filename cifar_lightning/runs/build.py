@@ -28,9 +28,8 @@ from cifar_lightning.config.compose import conf_dir, instantiate, plain
 from cifar_lightning.config.monitors import why_no_validation
 from cifar_lightning.data.datamodule import CIFAR10DataModule
 from cifar_lightning.errors import UserError, first_line
-from cifar_lightning.runs.profiling import NoProfiler
-from cifar_lightning.training.classifier import ImageClassifier
 from cifar_lightning.training.precision import resolve_precision
+from cifar_lightning.training.profiling import NoProfiler
 
 
 def build_datamodule(config: DictConfig) -> CIFAR10DataModule:
@@ -57,21 +56,41 @@ def build_network(config: DictConfig) -> nn.Module:
     return network
 
 
-def build_classifier(config: DictConfig, datamodule: CIFAR10DataModule) -> ImageClassifier:
-    return ImageClassifier(
-        build_network(config),
-        optimizer=plain(config.optimizer),
-        scheduler=plain(config.scheduler),
-        label_smoothing=config.label_smoothing,
-        loss_reduction=config.loss_reduction,
-        test_tta=config.test_tta,
-        mean=datamodule.mean,
-        std=datamodule.std,
-        class_names=datamodule.class_names,
-        config=plain(config),
-        compile=config.compile,
-        channels_last=config.channels_last,
-    )
+def build_loss(config: DictConfig) -> nn.Module:
+    loss = instantiate(plain(config.loss))
+    if not callable(loss):
+        raise UserError(f"loss._target_={config.loss._target_}: expected a loss to call, got {type(loss).__name__}")
+    return loss
+
+
+def build_module(config: DictConfig, datamodule: CIFAR10DataModule) -> L.LightningModule:
+    """The LightningModule around the network; one of the user's own gets what its `__init__` takes by name."""
+    arguments = {
+        "network": build_network(config),
+        "loss": build_loss(config),
+        "optimizer": plain(config.optimizer),
+        "scheduler": plain(config.scheduler),
+        "test_tta": config.test_tta,
+        "mean": datamodule.mean,
+        "std": datamodule.std,
+        "class_names": datamodule.class_names,
+        "config": plain(config),
+        "compile": config.compile,
+        "channels_last": config.channels_last,
+    }
+    make = instantiate({**plain(config.module), "_partial_": True})
+    taken = inspect.signature(make.func).parameters.values()
+    if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in taken):
+        arguments = {parameter.name: arguments[parameter.name] for parameter in taken if parameter.name in arguments}
+    try:
+        module = make(**arguments)
+    except TypeError as error:
+        raise UserError(f"module._target_={config.module._target_}: {first_line(error)}") from error
+    if not isinstance(module, L.LightningModule):
+        raise UserError(
+            f"module._target_={config.module._target_}: expected a LightningModule, got {type(module).__name__}"
+        )
+    return module
 
 
 def build_loggers(config: DictConfig, step: int | None = None) -> list[Logger]:
@@ -149,21 +168,22 @@ def build_callbacks(config: DictConfig, datamodule: CIFAR10DataModule) -> list[C
 
 
 def leave_out_untaken(config: DictConfig) -> None:
-    """Of a network of the user's own, drop those keys of the chosen file that its class doesn't take.
+    """Of a network or loss of the user's own, drop those keys of the chosen file that its class doesn't take.
 
     `model=cnn2 model._target_=my_package.Net` has the keys of cnn2, whatever Net's are; what the user adds stays.
     """
-    target = str(config.model.get("_target_"))
-    if target.startswith(("cifar_lightning.", "torch.", "torchvision.")):
-        return
-    try:
-        taken = inspect.signature(locate(target)).parameters.values()  # type: ignore[arg-type]
-    except (TypeError, ValueError, ErrorDuringImport):  # not there: said when it is to be built
-        return
-    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in taken):
-        return
-    chosen = OmegaConf.load(conf_dir() / "model" / f"{config.choices.model}.yaml")
-    names = {parameter.name for parameter in taken}
-    with open_dict(config):
-        for key in [key for key in chosen if key in config.model and key not in (*names, "_target_")]:
-            del config.model[key]
+    for group in ("model", "loss"):
+        target = str(config[group].get("_target_"))
+        if target.startswith(("cifar_lightning.", "torch.", "torchvision.")) and group == "model":
+            continue
+        try:
+            taken = inspect.signature(locate(target)).parameters.values()  # type: ignore[arg-type]
+        except (TypeError, ValueError, ErrorDuringImport):  # not there: said when it is to be built
+            continue
+        if any(parameter.kind is parameter.VAR_KEYWORD for parameter in taken):
+            continue
+        chosen = OmegaConf.load(conf_dir() / group / f"{config.choices[group]}.yaml")
+        names = {parameter.name for parameter in taken}
+        with open_dict(config):
+            for key in [key for key in chosen if key in config[group] and key not in (*names, "_target_")]:
+                del config[group][key]

@@ -33,7 +33,7 @@ from cifar_lightning.training.metrics import test_metrics
 
 log = logging.getLogger(__name__)
 
-GROUPS = ("data", "model", "activation", "augmentation", "optimizer", "scheduler", "experiment")
+GROUPS = ("data", "model", "activation", "augmentation", "loss", "optimizer", "scheduler", "experiment")
 # Columns of TensorBoard's HPARAMS tab beside the groups and what was overridden: config keys, and fields of
 # metrics.json. It shows five of the latter without a click, the first by their names.
 HPARAMS = ("seed", "data.batch_size", "optimizer.lr", "optimizer.weight_decay", "trainer.max_epochs")
@@ -44,18 +44,20 @@ def collect(
     config: DictConfig,
     overrides: Sequence[str],
     trainer: L.Trainer,
-    classifier: ImageClassifier,
+    module: L.LightningModule,
     datamodule: CIFAR10DataModule,
     history: History,
     validation: Mapping[str, float | None],
     checkpoint: str | None,
 ) -> dict[str, Any]:
     """What metrics.json holds: the figures of the tested checkpoint, what they cost and where they come from."""
-    test = {}
-    if len(classifier.test_logits):
-        test = test_metrics(classifier.test_logits, classifier.test_labels, datamodule.class_names)
+    test: dict[str, Any] = {}
+    if not isinstance(module, ImageClassifier):  # the user's own: what it has logged
+        test = {key: value.item() for key, value in trainer.callback_metrics.items() if key.startswith("test/")}
+    elif len(module.test_logits):
+        test = test_metrics(module.test_logits, module.test_labels, datamodule.class_names)
         if config.test_tta != "none":
-            plain_figures = test_metrics(classifier.plain_test_logits, classifier.test_labels, datamodule.class_names)
+            plain_figures = test_metrics(module.plain_test_logits, module.test_labels, datamodule.class_names)
             test |= {"test_tta": config.test_tta}
             test |= {f"{key}_without_tta": plain_figures[key] for key in ("test/acc", "test/loss")}
     choices, name = config.choices, Path(checkpoint).stem if checkpoint else None
@@ -63,9 +65,9 @@ def collect(
     return {
         **validation,
         **test,
-        "parameters": sum(p.numel() for p in classifier.network.parameters()),
+        "parameters": sum(p.numel() for p in getattr(module, "network", module).parameters()),
         "epochs": len(history.rows),
-        "events": classifier.events,
+        "events": getattr(module, "events", []),
         "train_seconds": round(history.seconds, 2),
         "images_per_second": history.images_per_second,
         "train_images": len(datamodule.train),
@@ -128,7 +130,7 @@ def versions() -> dict[str, str]:
 
 
 def draw(
-    metrics: Mapping[str, Any], history: History, classifier: ImageClassifier, datamodule: CIFAR10DataModule
+    metrics: Mapping[str, Any], history: History, module: L.LightningModule, datamodule: CIFAR10DataModule
 ) -> dict[str, Figure]:
     """The run's figures by name."""
     images, labels = datamodule.augmented_examples(40)
@@ -136,8 +138,8 @@ def draw(
     drawn = {"samples": figures.image_grid(images.numpy(), [names[label] for label in most_likely(labels).tolist()])}
     if history.rows:
         drawn["learning_curves"] = figures.learning_curves(history.rows, metrics)
-    if len(classifier.test_logits):
-        drawn |= draw_test(metrics, datamodule.test.images, classifier.test_logits, classifier.test_labels, names)
+    if isinstance(module, ImageClassifier) and len(module.test_logits):
+        drawn |= draw_test(metrics, datamodule.test.images, module.test_logits, module.test_labels, names)
     return drawn
 
 
@@ -159,18 +161,19 @@ def write(
     folder: Path,
     metrics: Mapping[str, Any],
     drawn: Mapping[str, Figure],
-    classifier: ImageClassifier,
+    config: DictConfig,
+    module: L.LightningModule,
     trainer: L.Trainer,
 ) -> None:
     """Write the run's files and TensorBoard's last pages; metrics.json comes last: with it a run is finished."""
-    if len(classifier.test_logits):
-        write_test(folder, classifier.test_logits, classifier.test_labels, classifier.class_names)
+    if isinstance(module, ImageClassifier) and len(module.test_logits):
+        write_test(folder, module.test_logits, module.test_labels, module.class_names)
     save_figures(folder, drawn)
     for logger in trainer.loggers:
         if isinstance(logger, TensorBoardLogger):
             shown = {name: figure for name, figure in drawn.items() if name != "samples"}  # there since the start
             tensorboard.add_figures(logger.experiment, shown, trainer.global_step)
-            columns = hparams(classifier.config, metrics["overrides"])
+            columns = hparams(plain(config), metrics["overrides"])
             # At this step, so that a run that goes on from here replaces them.
             tensorboard.add_hparams(logger.experiment, columns, hparam_metrics(metrics), trainer.global_step)
             logger.experiment.close()  # Lightning has done so before the test; this opened it again, with a thread

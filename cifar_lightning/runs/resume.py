@@ -17,7 +17,9 @@ from cifar_lightning.runs.folders import folder_of
 
 log = logging.getLogger(__name__)
 
-SECTIONS = ("model", "data", "optimizer", "scheduler", "augmentation", "callbacks", "logger", "trainer", "paths")
+SECTIONS = (
+    "data", "augmentation", "model", "module", "loss", "optimizer", "scheduler", "callbacks", "logger", "trainer", "paths",
+)  # fmt: skip
 HARDWARE = ("accelerator", "devices", "num_nodes", "strategy", "sync_batchnorm")
 
 

@@ -38,9 +38,10 @@ def recorded_validation(classifier: ImageClassifier, checkpoint: str | None) -> 
 
 
 def validate(
-    trainer: L.Trainer, classifier: ImageClassifier, datamodule: CIFAR10DataModule, checkpoint: str
+    trainer: L.Trainer, module: L.LightningModule, datamodule: CIFAR10DataModule, checkpoint: str | None
 ) -> dict[str, float | None]:
+    """The validation metrics of a checkpoint, measured now; None where there is no validation split."""
     if not datamodule.has_validation:
         return {"val/acc": None, "val/loss": None}
-    figures = trainer.validate(classifier, datamodule, ckpt_path=checkpoint, weights_only=True, verbose=False)
-    return dict(figures[0])
+    metrics = trainer.validate(module, datamodule, ckpt_path=checkpoint, weights_only=True, verbose=False)
+    return dict(metrics[0])

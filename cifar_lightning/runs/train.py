@@ -12,26 +12,28 @@ from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from cifar_lightning.callbacks.description import Description
 from cifar_lightning.callbacks.history import History
 from cifar_lightning.callbacks.interruption import Interruption, StopSignals
 from cifar_lightning.checkpoints.read import read_checkpoint
-from cifar_lightning.config.compose import group_choices
+from cifar_lightning.config.compose import group_choices, plain
 from cifar_lightning.console import adopt_lightning_loggers, silence
 from cifar_lightning.errors import UserError, first_line
 from cifar_lightning.reporting.files import write_text
 from cifar_lightning.runs import record
 from cifar_lightning.runs.build import (
     build_callbacks,
-    build_classifier,
     build_datamodule,
     build_loggers,
+    build_module,
     build_trainer,
     leave_out_untaken,
 )
-from cifar_lightning.runs.folders import errors_explained, how_to_go_on
+from cifar_lightning.runs.folders import errors_explained, how_to_go_on, withdraw_result
 from cifar_lightning.runs.memory import keep_freed_memory
 from cifar_lightning.runs.resume import config_to_go_on_with
 from cifar_lightning.runs.tested import best_checkpoint, recorded_validation, validate
+from cifar_lightning.training.classifier import ImageClassifier
 
 NEEDED_TO_GO_ON = {"optimizer_states", "lr_schedulers", "loops"}
 
@@ -61,36 +63,45 @@ def fit_and_test(config: DictConfig, overrides: list[str], show: bool, more: Seq
     datamodule = build_datamodule(config)
     datamodule.prepare_data()
     datamodule.setup()
-    classifier = build_classifier(config, datamodule)
-    if config.train and checkpoint is None:  # else the checkpoint has these weights
-        classifier.initialize_from(datamodule.train.images)
+    module = build_module(config, datamodule)
+    if (
+        isinstance(module, ImageClassifier) and config.train and checkpoint is None
+    ):  # else the checkpoint has these weights
+        module.initialize_from(datamodule.train.images)
     bar = sys.stdout.isatty() and config.callbacks.get("progress_bar") is not None
     inside = 0 if bar else config.trainer.print_every
-    history = History(folder / "history.csv", announce=bool(config.callbacks), print_every=inside)
+    history = History(
+        folder / "history.csv",
+        announce=bool(config.callbacks),
+        print_every=inside,
+        started=lambda: withdraw_result(folder),
+    )
     callbacks = [history, *build_callbacks(config, datamodule), *more]
+    if not isinstance(module, ImageClassifier):
+        callbacks.append(Description(plain(config), datamodule.class_names, datamodule.mean, datamodule.std))
     trainer = build_trainer(config, callbacks, build_loggers(config, step))
 
     tested = config.trainer.limit_test_batches
     if config.test and isinstance(tested, float) and 0 < tested * len(datamodule.test_dataloader()) < 1:
         raise UserError(f"trainer.limit_test_batches={tested} is less than one batch: give a larger share, or a count")
+    validation: dict[str, float | None] | None = None
     if config.train:
         try:
-            trainer.fit(classifier, datamodule=datamodule, ckpt_path=checkpoint, weights_only=True)
+            trainer.fit(module, datamodule=datamodule, ckpt_path=checkpoint, weights_only=True)
         except MisconfigurationException as error:
             raise UserError(f"Lightning refuses this training: {first_line(error)}") from error
         checkpoint = best_checkpoint(trainer)
         # Lightning's average would, as it does to go on training, put the latest weights into its own place again.
         trainer.callbacks = [c for c in trainer.callbacks if not isinstance(c, WeightAveraging)]  # type: ignore
-        validation = recorded_validation(classifier, checkpoint)
-    else:
-        validation = validate(trainer, classifier, datamodule, checkpoint)
+        validation = recorded_validation(module, checkpoint) if isinstance(module, ImageClassifier) else None
+    validation = validation or validate(trainer, module, datamodule, checkpoint)
     if config.test:
-        trainer.test(classifier, datamodule=datamodule, ckpt_path=checkpoint, weights_only=True, verbose=False)
+        trainer.test(module, datamodule=datamodule, ckpt_path=checkpoint, weights_only=True, verbose=False)
 
-    metrics = record.collect(config, overrides, trainer, classifier, datamodule, history, validation, checkpoint)
+    metrics = record.collect(config, overrides, trainer, module, datamodule, history, validation, checkpoint)
     if trainer.is_global_zero and not config.trainer.fast_dev_run:
-        drawn = record.draw(metrics, history, classifier, datamodule)
-        record.write(folder, metrics, drawn, classifier, trainer)
+        drawn = record.draw(metrics, history, module, datamodule)
+        record.write(folder, metrics, drawn, config, module, trainer)
         if show:
             record.show(metrics, folder)
     return metrics

@@ -8,7 +8,7 @@ from omegaconf import DictConfig, OmegaConf
 from cifar_lightning.config.compose import compose
 from cifar_lightning.config.keys import decides
 
-GROUPS = ("data", "model", "activation", "augmentation", "optimizer", "scheduler", "callbacks")
+GROUPS = ("data", "model", "activation", "augmentation", "loss", "optimizer", "scheduler", "callbacks")
 
 
 def portable(config: DictConfig) -> dict[str, Any]:

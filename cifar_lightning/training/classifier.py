@@ -14,7 +14,8 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from cifar_lightning.errors import UserError
 from cifar_lightning.optim.build import FLATTENING, build_optimizer
 from cifar_lightning.optim.schedules import build_schedule
-from cifar_lightning.training import resuming
+from cifar_lightning.training import lightning_internals, resuming
+from cifar_lightning.training.losses import CrossEntropy, loss_and_mean
 from cifar_lightning.training.memory_format import memory_format
 from cifar_lightning.training.metrics import Sums, check_outputs, test_metrics
 from cifar_lightning.training.tta import averaged_logits
@@ -25,16 +26,15 @@ INITIALIZED_FROM = 5_000  # training images, for what a network computes from da
 
 
 class ImageClassifier(L.LightningModule):
-    """Cross-entropy training of a network that maps images [N, 3, H, W] to logits [N, K].
+    """Trains a network that maps images [N, C, H, W] to logits [N, K].
 
-    `train/loss` is what is minimised (label smoothing, soft targets and a network's weighted heads included);
-    `val/loss` and `test/loss` are the plain cross-entropy. `optimizer` and `scheduler` are configs with `_target_`;
+    `train/loss` is what is minimised, the mean of `loss` (soft targets and a network's weighted heads included);
+    `val/loss` and `test/loss` are the plain cross entropy. `optimizer` and `scheduler` are configs with `_target_`;
     `config` is the run's whole config in plain containers, kept in its checkpoints.
 
     A network may offer `weighted_heads(images) -> [(weight, logits), …]`, main head first: what enters the
     training loss in the place of its output; and `initialize_from(images)`, normalised: weights computed from data.
 
-    `loss_reduction`: what the optimizer gets, the mean or the sum over the images of a batch (logged is the mean).
     `test_tta`: the views that a test averages over (see tta.py).
     """
 
@@ -48,8 +48,7 @@ class ImageClassifier(L.LightningModule):
         std: Sequence[float],
         class_names: Sequence[str],
         config: dict[str, Any],
-        label_smoothing: float = 0.0,
-        loss_reduction: str = "mean",
+        loss: nn.Module | None = None,
         test_tta: str = "none",
         compile: bool = False,
         channels_last: bool = True,
@@ -59,7 +58,7 @@ class ImageClassifier(L.LightningModule):
         self.memory_format = memory_format(network, channels_last and not flattens)
         self.network = network.to(memory_format=self.memory_format)
         self.optimizer_config, self.scheduler_config = dict(optimizer), dict(scheduler)
-        self.label_smoothing, self.loss_reduction, self.test_tta = label_smoothing, loss_reduction, test_tta
+        self.loss, self.test_tta = loss or CrossEntropy(), test_tta
         self.class_names = tuple(class_names)
         self.config = config
         self.mean, self.std = tuple(map(float, mean)), tuple(map(float, std))
@@ -85,14 +84,6 @@ class ImageClassifier(L.LightningModule):
         super()._apply(fn, *args, **kwargs)
         self._scale, self._shift, self._byte_scale = fn(self._scale), fn(self._shift), fn(self._byte_scale)
         return self
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        # Lightning notes the name of each hook that it calls in an attribute, 40 times a step. nn.Module would look
-        # every time whether it is a parameter, buffer or module.
-        if name in self.__dict__ and (value is None or isinstance(value, str)):
-            self.__dict__[name] = value
-        else:
-            super().__setattr__(name, value)
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
         if isinstance(batch, tuple) and all(part.device == device for part in batch):  # as the device pipeline's are
@@ -142,32 +133,38 @@ class ImageClassifier(L.LightningModule):
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         loss, mean = self.batch_loss(batch)
         every = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
-        if every and (self.trainer.global_step + 1) % every == 0 and not self.trainer.fit_loop._should_accumulate():
+        if every and (self.trainer.global_step + 1) % every == 0 and not lightning_internals.accumulates(self.trainer):
             self._write({"train/loss_step": mean}, self.trainer.global_step)
-        if self.trainer.world_size > 1 and self.trainer.is_last_batch and self.loss_reduction == "mean":
+        if self.trainer.world_size > 1 and self.trainer.is_last_batch and not self.sums_loss:
             loss = loss * self._process_weight(len(batch[1]))
         return loss * self._group_weight(batch_idx)
 
     def batch_loss(self, batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-        """What the optimizer gets, and the mean over the batch, which is counted with the right answers."""
+        """What the optimizer gets, and the mean over the batch, which is counted with the correct predictions."""
         images, targets = batch
-        loss, logits = self._training_loss(self.normalized(images), targets)
-        mean = loss.detach()
+        loss, mean, logits = self._training_loss(self.normalized(images), targets)
+        mean = mean.detach()
         self.train_sums.add(mean, logits.detach(), targets)
         self.images_trained += len(targets)
-        if self.loss_reduction == "sum":
-            loss = loss * len(images) * self.trainer.world_size  # DDP takes the mean over the processes
+        if self.sums_loss:
+            loss = loss * self.trainer.world_size  # DDP takes the mean over the processes
         return loss, mean
 
-    def _training_loss(self, images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-        """The mean loss of these (normalised) images, and the logits that count for the accuracy."""
+    @property
+    def sums_loss(self) -> bool:
+        """Whether the loss is a sum over the images of a batch, not their mean."""
+        return getattr(self.loss, "reduction", "mean") == "sum"
+
+    def _training_loss(self, images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The loss of these (normalised) images, its mean, and the logits that count for the accuracy."""
         weighted_heads = getattr(self.network, "weighted_heads", None)
         if weighted_heads is None:
             logits = self.network(images).float()
-            return cross_entropy(logits, targets, label_smoothing=self.label_smoothing), logits
+            return *loss_and_mean(self.loss, logits, targets), logits
         heads = [(weight, logits.float()) for weight, logits in weighted_heads(images)]
-        losses = [w * cross_entropy(logits, targets, label_smoothing=self.label_smoothing) for w, logits in heads]
-        return torch.stack(losses).sum(), heads[0][1]
+        losses = [torch.stack(loss_and_mean(self.loss, logits, targets)) * weight for weight, logits in heads]
+        loss, mean = torch.stack(losses).sum(0).unbind()
+        return loss, mean, heads[0][1]
 
     def _process_weight(self, images: int) -> Tensor:
         """Makes the mean over processes the mean over images, where the last batch is not shared out evenly."""
@@ -233,8 +230,7 @@ class ImageClassifier(L.LightningModule):
                 self._refuse_without_validation(scheduler["monitor"])
                 scheduler["frequency"] = trainer.check_val_every_n_epoch or 1
         if self._resume is not None:
-            # Counting the steps has set the loader up, too early to be given its position in the epoch: once more.
-            trainer.fit_loop._combined_loader = None
+            lightning_internals.set_up_loader_again(trainer)
         return [optimizer], schedulers
 
     def _refuse_without_validation(self, monitor: str) -> None:

@@ -5,8 +5,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from cifar_lightning.callbacks.finite_loss import not_finite
 from cifar_lightning.errors import UserError
+from cifar_lightning.training.finite import not_finite
+from cifar_lightning.training.lightning_internals import leave_finished_epoch, repeat_validation
 
 if TYPE_CHECKING:
     from cifar_lightning.training.classifier import ImageClassifier
@@ -33,7 +34,7 @@ def state(module: "ImageClassifier") -> dict[str, Any]:
 
 
 def restore(module: "ImageClassifier", saved: dict[str, Any]) -> None:
-    _leave_finished_epoch(module.trainer)
+    leave_finished_epoch(module.trainer)
     row = min(module.global_rank, len(saved["rng"]) - 1)
     if saved["epoch"] == module.trainer.current_epoch:  # not where the epoch's last step was the checkpoint's
         module.train_sums.load(saved["sums"][row])
@@ -45,16 +46,6 @@ def restore(module: "ImageClassifier", saved: dict[str, Any]) -> None:
         torch.get_device_module(module.device).set_rng_state(saved["device_rng"][row].clone())
 
 
-def _leave_finished_epoch(trainer: Any) -> None:
-    """Under `max_steps` Lightning would go through the end of an epoch again that had ended."""
-    loop = trainer.fit_loop
-    if loop.restarted_on_epoch_end:
-        loop.epoch_progress.increment_completed()
-        for part in (loop, loop.epoch_loop, loop.epoch_loop.val_loop):
-            part._restarting = False
-            part.reset_restart_stage()
-
-
 def complete(module: "ImageClassifier", checkpoint: dict[str, Any]) -> None:
     """Make a checkpoint of training fit to go on from.
 
@@ -64,16 +55,6 @@ def complete(module: "ImageClassifier", checkpoint: dict[str, Any]) -> None:
     if not all(tensor.isfinite().all() for tensor in weights):
         raise UserError(not_finite(module.trainer, "the weights hold NaN or infinity"))
     if module.val_sums is not None:
-        _repeat_validation(checkpoint["loops"]["fit_loop"])
+        repeat_validation(checkpoint["loops"]["fit_loop"])
     for logger in module.trainer.loggers:  # what they hold back would be missing in the curves of a killed run
         logger.save()
-
-
-def _repeat_validation(fit_loop: dict[str, Any]) -> None:
-    """Let a run that is saved within a validation begin that validation anew.
-
-    This is how Lightning tells that one was interrupted; it would go on with the batch after.
-    """
-    progress = fit_loop["epoch_loop.val_loop.batch_progress"]
-    nothing = dict.fromkeys(("ready", "started", "processed", "completed"), 0)
-    progress.update(current=nothing, total=nothing | {"ready": 1, "started": 1}, is_last_batch=False)

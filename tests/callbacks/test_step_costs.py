@@ -11,15 +11,15 @@ from torch import nn
 from cifar_lightning.api import compose, load_data
 from cifar_lightning.callbacks import progress
 from cifar_lightning.callbacks.history import History
-from cifar_lightning.runs.build import build_classifier, build_trainer
-from cifar_lightning.runs.profiling import NoProfiler
+from cifar_lightning.runs.build import build_module, build_trainer
 from cifar_lightning.training.metrics import PENDING, Sums
+from cifar_lightning.training.profiling import NoProfiler
 
 
 @pytest.fixture(scope="module")
 def classifier():
     config = compose(["data=digits", "model=cnn2"])
-    return build_classifier(config, load_data(config))
+    return build_module(config, load_data(config))
 
 
 def test_answers_that_are_compared_later_are_counted_at_any_time():

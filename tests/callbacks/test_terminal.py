@@ -14,7 +14,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from cifar_lightning import api
 from cifar_lightning.callbacks.model_summary import layer_rows
 from cifar_lightning.reporting.files import read_csv
-from cifar_lightning.runs.build import build_classifier
+from cifar_lightning.runs.build import build_module
 
 RUN = [
     *("data=digits", "data.batch_size=128", "model=cnn2", "augmentation=none", "trainer.max_epochs=3"),
@@ -93,7 +93,7 @@ def test_a_run_says_where_it_is_once_and_what_can_be_typed_next(command):
 @pytest.mark.parametrize(("model", "multiply_adds"), [("lenet3", 3_318_664), ("resnet", 26_657_408)])
 def test_the_summary_counts_for_one_image_and_exactly(model, multiply_adds):
     config = api.compose(["data=digits", f"model={model}"])
-    module = build_classifier(config, api.load_data(config))
+    module = build_module(config, api.load_data(config))
     rows = layer_rows(module, module.network, torch.zeros(1, 3, 32, 32, dtype=torch.uint8))
     assert rows[-1]["multiply-adds"] == f"{multiply_adds:,}"
     assert rows[-1]["parameters"] == f"{sum(p.numel() for p in module.network.parameters()):,}"

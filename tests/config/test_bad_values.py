@@ -60,7 +60,7 @@ def test_a_value_of_the_wrong_kind_is_refused_for_every_key(command, key, choice
     [
         # Known before torch is imported
         ("~seed", "~seed: a run needs this key"),
-        ("~label_smoothing", "~label_smoothing: a run needs this key"),
+        ("~loss.label_smoothing", "~loss.label_smoothing: a run needs this key"),
         ("~data.batch_size", "~data.batch_size: a run needs this key"),
         ("~model", "~model: a run needs a choice of model. Choose from: alexnet, "),
         ("logger=[]", "logger=[]: a run needs a choice of logger. Choose from: csv, "),
@@ -163,5 +163,5 @@ def test_a_module_that_is_no_command_says_so(tmp_path):
         [sys.executable, "-m", "cifar_lightning.runs.train"], cwd=tmp_path, capture_output=True, text=True
     )
     assert done.returncode == 1
-    assert done.stderr.startswith("error: cifar_lightning.runs.train is no command. python -m cifar_lightning trains; ")
+    assert done.stderr.startswith("error: cifar_lightning.runs.train is no command; python -m cifar_lightning --help")
     assert done.stderr.count("\n") == 1

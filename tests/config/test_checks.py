@@ -27,7 +27,7 @@ from cifar_lightning.errors import UserError
         (["trainer.precision=bf17"], "trainer.precision=bf17: must be one of auto"),
         (["optimizer.lr=-1"], "optimizer.lr=-1: must be a number above 0"),
         (["optimizer.lr=abc"], "optimizer.lr=abc: must be a number"),
-        (["label_smoothing=1"], "label_smoothing=1: must be a number from 0 to below 1"),
+        (["loss.label_smoothing=1"], "loss.label_smoothing=1: must be a number from 0 to below 1"),
         (["ema_decay=2"], "ema_decay=2: must be"),
         (["seed=-1"], "seed=-1: must be an integer from 0"),
         (["seed=abc"], "seed=abc: must be"),

@@ -19,7 +19,7 @@ from cifar_lightning.errors import UserError
         ("momentum=0.9", "did you mean optimizer.momentum?"),
         ("weight_decay=0.1", "did you mean optimizer.weight_decay?"),
         ("model=cnn2 dropout=0.1", "did you mean model.dropout?"),
-        ("label_smothing=0.1", "did you mean label_smoothing?"),
+        ("label_smothing=0.1", "did you mean loss.label_smoothing?"),
         ("data.data_dir=x", "did you mean data.root?"),
         ("optimizer.lrr=1", "did you mean optimizer.lr?"),
         ("model.depth=16", "it belongs to model=wide_resnet"),
@@ -74,7 +74,7 @@ def own(group: str, text: str) -> None:
         (
             "experiment",
             "# @package _global_\nlabel_smothing: 0.1\n",
-            "own/experiment/mine.yaml: there is no key label_smothing; did you mean label_smoothing?",
+            "own/experiment/mine.yaml: there is no key label_smothing; did you mean loss.label_smoothing?",
         ),
         (
             "experiment",

@@ -51,7 +51,7 @@ def accident(folder: Path, rank: int, how: str) -> list[str]:
     "loss",
     [
         ["optimizer.lr=0.01"],
-        pytest.param(["optimizer.lr=0.0003", "loss_reduction=sum"], marks=pytest.mark.slow),
+        pytest.param(["optimizer.lr=0.0003", "loss.reduction=sum"], marks=pytest.mark.slow),
     ],
 )
 def test_two_processes_make_one_run_which_is_that_of_one_process_with_their_batches(command, loss):

@@ -14,7 +14,7 @@ RECIPE = [
     "data=digits", "model=speednet", "model.widths=[8,8,16]", "activation=gelu", "augmentation=alternating_flip_shift",
     "optimizer=muon", "optimizer.rescale=true", "optimizer.ns_steps=3", "optimizer.lr=0.1", "optimizer.sgd_lr=0.01",
     "+optimizer.groups.whitening={epochs: 1}", "+optimizer.groups.head={muon: false, lr: 0.1}", "scheduler=none",
-    "loss_reduction=sum", "label_smoothing=0.2", "test_tta=flip_shift", "data.batch_size=200", "logger=none",
+    "loss.reduction=sum", "loss.label_smoothing=0.2", "test_tta=flip_shift", "data.batch_size=200", "logger=none",
 ]  # fmt: skip
 
 
@@ -78,7 +78,7 @@ def test_the_record_has_figures_with_and_without_the_views(command):
     ("override", "message"),
     [
         ("test_tta=flop", "test_tta=flop: must be one of none, flip, flip_shift, flip_shift_uncertain"),
-        ("loss_reduction=total", "loss_reduction=total: must be one of mean, sum"),
+        ("loss.reduction=total", "loss.reduction=total: must be one of mean, sum"),
         ("scheduler=onecycle", "optimizer.groups"),
         ("optimizer.momentum=1.5", "momentum=1.5"),
     ],

@@ -175,7 +175,7 @@ def test_several_loggers_write_at_once(command):
 @pytest.mark.parametrize(
     "overrides",
     [
-        ["label_smoothing=0.1"],
+        ["loss.label_smoothing=0.1"],
         ["trainer.gradient_clip_val=0.01"],
         ["ema_decay=0.9"],
         ["channels_last=false", "trainer.precision=32-true"],

@@ -4,7 +4,6 @@ import sys
 
 import pytest
 
-from cifar_lightning.runs import folders as runs
 from cifar_lightning.sweeps import state
 
 
@@ -63,14 +62,14 @@ def test_a_job_that_can_not_be_locked_does_not_run(tmp_path):
 
 def test_one_process_has_a_job_until_it_ends_however_it_ends(tmp_path):
     program = (
-        "import sys, time; from pathlib import Path; from cifar_lightning import runs\n"
-        f"with runs.claim(Path({str(tmp_path)!r})) as free: print(free, flush=True); time.sleep(60)"
+        "import sys, time; from pathlib import Path; from cifar_lightning.runs.folders import claim\n"
+        f"with claim(Path({str(tmp_path)!r})) as free: print(free, flush=True); time.sleep(60)"
     )
     with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) as other:
         assert other.stdout.readline() == "True\n"
-        with runs.claim(tmp_path) as free:
+        with claim(tmp_path) as free:
             assert not free
         other.kill()
         other.wait()
-    with runs.claim(tmp_path) as free:
+    with claim(tmp_path) as free:
         assert free

@@ -10,6 +10,8 @@ from torch import nn
 from torch.nn.functional import cross_entropy, one_hot
 from torch.testing import assert_close
 
+from cifar_lightning.training.losses import CrossEntropy
+
 STILL = {"_target_": "torch.optim.SGD", "lr": 0.0}
 
 
@@ -94,7 +96,7 @@ def test_each_epoch_starts_from_nothing():
 
 
 def test_label_smoothing_enters_the_training_loss_only():
-    classifier = small_classifier(no_norm(), optimizer=STILL, label_smoothing=0.2)
+    classifier = small_classifier(no_norm(), optimizer=STILL, loss=CrossEntropy(label_smoothing=0.2))
     data = Batches()
     figures = metrics_of(classifier, data, data)
     logits = no_norm()(normalized(data.images))
@@ -103,7 +105,7 @@ def test_label_smoothing_enters_the_training_loss_only():
 
 
 def test_label_smoothing_changes_the_weights_as_torchs_does():
-    classifier = small_classifier(no_norm(), label_smoothing=0.2)
+    classifier = small_classifier(no_norm(), loss=CrossEntropy(label_smoothing=0.2))
     small_trainer(max_epochs=2).fit(classifier, Batches())
     reference = no_norm()
     optimizer = torch.optim.SGD(reference.parameters(), lr=0.05, momentum=0.9)
@@ -174,7 +176,7 @@ def test_the_sum_over_a_batch_is_a_learning_rate_as_many_times_as_large():
         metrics = metrics_of(classifier, data)
         return classifier.network, metrics["train/loss"]
 
-    summed, loss = trained(loss_reduction="sum", optimizer={"_target_": "torch.optim.SGD", "lr": 0.01})
+    summed, loss = trained(loss=CrossEntropy(reduction="sum"), optimizer={"_target_": "torch.optim.SGD", "lr": 0.01})
     mean, expected = trained(optimizer={"_target_": "torch.optim.SGD", "lr": 0.08})
     assert_close(summed.state_dict(), mean.state_dict(), rtol=1e-4, atol=1e-5)
     assert_close(loss, expected, rtol=1e-4, atol=1e-5)  # what is logged is the mean

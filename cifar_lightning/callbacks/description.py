@@ -1,0 +1,26 @@
+"""Keep in a checkpoint what it takes to use its weights, where the LightningModule is the user's own."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import lightning as L
+from lightning.pytorch.callbacks import Callback
+
+
+class Description(Callback):
+    """Adds the run's config, the names of the classes and the normalization to each checkpoint, in plain types.
+
+    ImageClassifier does so by itself, with more.
+    """
+
+    may_miss_steps = True
+
+    def __init__(
+        self, config: Mapping[str, Any], class_names: Sequence[str], mean: Sequence[float], std: Sequence[float]
+    ) -> None:
+        self._description = {
+            "config": dict(config), "class_names": list(class_names), "mean": list(mean), "std": list(std)
+        }  # fmt: skip
+
+    def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+        checkpoint.setdefault("cifar_lightning", self._description)

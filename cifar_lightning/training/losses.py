@@ -1,0 +1,32 @@
+"""The training loss. Validation and test always report the plain cross entropy."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+
+class CrossEntropy(nn.CrossEntropyLoss):
+    """PyTorch's cross entropy of logits [N, K] with labels int64 [N] or probabilities [N, K].
+
+    weight: a number for each of the K classes, by which its images count.
+    """
+
+    def __init__(
+        self, label_smoothing: float = 0.0, reduction: str = "mean", weight: Sequence[float] | None = None
+    ) -> None:
+        super().__init__(
+            weight=None if weight is None else torch.tensor(weight, dtype=torch.float32),
+            label_smoothing=label_smoothing,
+            reduction=reduction,
+        )
+
+
+def loss_and_mean(loss: nn.Module, logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """What the optimizer minimises, and its mean over the images.
+
+    A loss may return one value for each image, which is averaged, or a sum, which its attribute `reduction` says.
+    """
+    value = loss(logits, targets)
+    value = value.mean() if value.ndim else value
+    return value, value / len(logits) if getattr(loss, "reduction", "mean") == "sum" else value

@@ -18,7 +18,8 @@ from cifar_lightning.runs.folders import folder_of
 log = logging.getLogger(__name__)
 
 SECTIONS = (
-    "data", "augmentation", "model", "module", "loss", "optimizer", "scheduler", "callbacks", "logger", "trainer", "paths",
+    "data", "augmentation", "model", "module", "loss", "optimizer", "scheduler", "callbacks", "logger", "trainer",
+    "paths",
 )  # fmt: skip
 HARDWARE = ("accelerator", "devices", "num_nodes", "strategy", "sync_batchnorm")
 

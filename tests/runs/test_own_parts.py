@@ -29,8 +29,8 @@ class Focal(nn.Module):
 
 class Noisy(ImageClassifier):
     def training_step(self, batch, batch_idx):
-        images, labels = batch
-        return super().training_step((images.float() / 255 + 0.01 * torch.rand(len(images), 1, 1, 1), labels), batch_idx)
+        images = batch[0].float() / 255
+        return super().training_step((images + 0.01 * torch.rand_like(images), batch[1]), batch_idx)
 
 
 class Alone(L.LightningModule):
@@ -122,7 +122,7 @@ def test_a_part_of_ones_own_trains_goes_on_and_is_evaluated(own, typed):
     [
         ("loss._target_=mine.Focl", "Focl"),
         ("loss._target_=os.getpid", "loss._target_=os.getpid: expected a loss to call, got int"),
-        ("module._target_=torch.nn.Identity", "module._target_=torch.nn.Identity: expected a LightningModule, got Identity"),
+        ("module._target_=torch.nn.Identity", "expected a LightningModule, got Identity"),
         ("module._target_=mine.Missing", "Missing"),
         ("loss.weight=[1,2]", "weight tensor should be defined either for all 10 classes"),
         ("~loss._target_", "loss._target_ is missing"),

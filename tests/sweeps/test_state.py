@@ -4,6 +4,7 @@ import sys
 
 import pytest
 
+from cifar_lightning.runs.folders import LOCK, claim
 from cifar_lightning.sweeps import state
 
 
@@ -27,7 +28,7 @@ def test_a_job_is_finished_failed_cut_off_or_running(tmp_path):
     make_job(tmp_path, "c_cut_off")
     make_job(tmp_path, "d_unreadable", metrics="{")
     running = make_job(tmp_path, "e_running")
-    with runs.claim(running) as free:
+    with claim(running) as free:
         assert free
         jobs = state.unfinished(tmp_path)
     assert [(job.folder.name, job.failed) for job in jobs] == [
@@ -56,7 +57,7 @@ def test_a_file_that_is_no_result_does_not_finish_a_job(tmp_path, text):
 
 def test_a_job_that_can_not_be_locked_does_not_run(tmp_path):
     job = make_job(tmp_path, "a")
-    (job / runs.LOCK).mkdir()  # as good as one that may not be written
+    (job / LOCK).mkdir()  # as good as one that may not be written
     assert [found.reason.split()[0] for found in state.unfinished(tmp_path)] == ["was"]
 
 

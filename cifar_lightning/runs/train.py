@@ -64,9 +64,7 @@ def fit_and_test(config: DictConfig, overrides: list[str], show: bool, more: Seq
     datamodule.prepare_data()
     datamodule.setup()
     module = build_module(config, datamodule)
-    if (
-        isinstance(module, ImageClassifier) and config.train and checkpoint is None
-    ):  # else the checkpoint has these weights
+    if isinstance(module, ImageClassifier) and config.train and checkpoint is None:
         module.initialize_from(datamodule.train.images)
     bar = sys.stdout.isatty() and config.callbacks.get("progress_bar") is not None
     inside = 0 if bar else config.trainer.print_every

@@ -9,7 +9,7 @@ import zlib
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
-from cifar_lightning.data.unpickling import LARGEST_FILE
+from cifar_lightning.data.pickles import LARGEST_FILE
 from cifar_lightning.errors import UserError, regular
 
 ARCHIVE = "cifar-10-python.tar.gz"

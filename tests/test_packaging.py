@@ -1,3 +1,4 @@
+import re
 import subprocess
 import sys
 import tarfile
@@ -6,6 +7,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+import yaml
 
 ROOT = Path(__file__).parent.parent
 
@@ -43,7 +45,7 @@ def test_wheel_and_sdist_hold_every_config_and_the_digits(built):
     (wheel,) = built.glob("*.whl")
     names = set(zipfile.ZipFile(wheel).namelist())
     assert {f"cifar_lightning/{name}" for name in configs} <= names
-    assert "cifar_lightning/data/digits.npz" in names
+    assert {"cifar_lightning/data/digits.npz", "cifar_lightning/py.typed"} <= names
     templates = {str(path.relative_to(ROOT)) for path in (ROOT / "cifar_lightning/reporting/templates").iterdir()}
     assert templates
     assert templates <= names
@@ -51,7 +53,8 @@ def test_wheel_and_sdist_hold_every_config_and_the_digits(built):
     (sdist,) = built.glob("*.tar.gz")
     with tarfile.open(sdist) as archive:
         inside = {name.partition("/")[2] for name in archive.getnames()}
-    assert configs | {"Makefile", "LICENSE", "README.md", "cifar_lightning/data/digits.npz"} <= inside
+    documents = {path.name for path in ROOT.glob("*.md")} | {"CITATION.cff", "LICENSE", "Makefile"}
+    assert configs | documents | {"cifar_lightning/data/digits.npz"} <= inside
 
 
 def test_the_bounds_exclude_the_releases_that_are_known_to_be_bad():
@@ -60,6 +63,21 @@ def test_the_bounds_exclude_the_releases_that_are_known_to_be_bad():
     assert "!=2.6.2" in lightning
     assert "!=2.6.3" in lightning
     assert project["requires-python"] == ">=3.11,<3.14"
+
+
+def test_ci_runs_each_python_that_the_package_is_for():
+    jobs = yaml.safe_load((ROOT / ".github/workflows/ci.yml").read_text())["jobs"]
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    named = [line.rpartition(" ")[2] for line in project["classifiers"] if ":: Python :: 3." in line]
+    assert jobs["check"]["strategy"]["matrix"]["python"] == named == ["3.11", "3.12", "3.13"]
+
+
+def test_each_place_that_contributing_names_exists():
+    places = re.findall(r"`((?:[\w.]+/)+[\w.]*)`", (ROOT / "CONTRIBUTING.md").read_text())
+    assert len(places) > 30
+    assert [
+        place for place in places if not any((base / place).exists() for base in (ROOT, ROOT / "cifar_lightning"))
+    ] == []
 
 
 def test_make_help_lists_the_targets():

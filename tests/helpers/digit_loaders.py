@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from omegaconf import OmegaConf
 
-from cifar_lightning.config.compose import conf_dir, instantiate
+from cifar_lightning.config.compose import conf_dir, instantiate, plain
 from cifar_lightning.data.device_loader import DeviceLoader
 from cifar_lightning.data.digits import load_digits
 from cifar_lightning.data.loader import Batch, Split, TrainingLoader
@@ -22,7 +22,7 @@ def digits(n: int) -> Split:
 def augmentation(name: str) -> tuple[str, list[Any]]:
     """The pipeline and the transforms of a file."""
     config = OmegaConf.load(conf_dir() / "augmentation" / f"{name}.yaml")
-    return config.pipeline, [instantiate(OmegaConf.to_container(t)) for t in config.transforms.values()]
+    return config.pipeline, [instantiate(plain(t)) for t in config.transforms.values()]
 
 
 def loader(name: str, split: Split, **keys: Any) -> TrainingLoader:

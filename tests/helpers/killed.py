@@ -7,6 +7,7 @@ import signal
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import cifar_lightning.runs.train  # noqa: F401
 from cifar_lightning.__main__ import main
@@ -30,11 +31,11 @@ def start(*arguments: str, die_in_write: int = 0) -> int:
         return process
     calls = 0
 
-    def die(file: int) -> None:
+    def die(fd: Any) -> None:
         nonlocal calls
         calls += 1
         if calls == die_in_write:
-            os.ftruncate(file, os.fstat(file).st_size // 2)
+            os.ftruncate(fd, os.fstat(fd).st_size // 2)
             os.kill(os.getpid(), signal.SIGKILL)
 
     os.fsync = die

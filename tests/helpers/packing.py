@@ -2,11 +2,12 @@
 
 import io
 import tarfile
+from pathlib import Path
 
 from cifar_lightning.data.archive import ARCHIVE, FOLDER, OFFICIAL_FILES
 
 
-def pack(folder, archive, *extra):
+def pack(folder: Path, archive: Path, *extra: tuple[tarfile.TarInfo, bytes]) -> Path:
     """An archive of the folder, and of `extra` members (TarInfo, content)."""
     with tarfile.open(archive, "w:gz") as tar:
         tar.add(folder, FOLDER)
@@ -16,7 +17,7 @@ def pack(folder, archive, *extra):
     return archive
 
 
-def assert_fetched(root, packed):
+def assert_fetched(root: Path, packed: Path) -> None:
     """All files, those of the archive, and nothing else left behind."""
     for name in OFFICIAL_FILES:
         assert (root / FOLDER / name).read_bytes() == (packed.parent / FOLDER / name).read_bytes()

@@ -13,11 +13,18 @@ SHORT = [*QUICK, "trainer.max_epochs=1", "trainer.limit_train_batches=3"]
 MODULE, SCRIPT = [sys.executable, "-m", "cifar_lightning"], [str(Path(sys.executable).parent / "cifar-lightning")]
 
 
-def start(folder: Path, *arguments: str, program: list[str] = MODULE) -> subprocess.Popen:
+def start(folder: Path, *arguments: str, program: list[str] = MODULE) -> subprocess.Popen[str]:
     """The command as a shell would start it: heeding Ctrl-C, in a process group of its own."""
-    how = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "process_group": 0}
-    how["preexec_fn"] = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)
-    return subprocess.Popen([*program, *arguments], cwd=folder, env=os.environ | {"OMP_NUM_THREADS": "1"}, **how)
+    return subprocess.Popen(
+        [*program, *arguments],
+        cwd=folder,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        process_group=0,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
 
 
 def run(folder: Path, *arguments: str, program: list[str] = MODULE) -> tuple[int, str, str]:

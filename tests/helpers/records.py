@@ -1,6 +1,9 @@
 """What two runs have left in their folders, compared to the last bit."""
 
 import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
 
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -9,21 +12,21 @@ from torch import Tensor
 from cifar_lightning.reporting.files import read_csv
 
 
-def checkpoint(folder):
+def checkpoint(folder: Path) -> dict[str, Any]:
     return torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
 
 
-def scalars(folder):
+def scalars(folder: Path) -> dict[str, list[tuple[int, float]]]:
     events = EventAccumulator(str(folder), size_guidance={"scalars": 0}).Reload()
     tags = [tag for tag in events.Tags()["scalars"] if tag != "hp/train_seconds"]
     return {tag: [(event.step, event.value) for event in events.Scalars(tag)] for tag in tags}
 
 
-def without_times(rows):
+def without_times(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
     return [{key: value for key, value in row.items() if key != "seconds"} for row in rows]
 
 
-def assert_identical(a, b, where=""):
+def assert_identical(a: Any, b: Any, where: str = "") -> None:
     if isinstance(a, Tensor):
         assert torch.equal(a, b), where
     elif isinstance(a, dict):
@@ -37,7 +40,7 @@ def assert_identical(a, b, where=""):
         assert a == b, where
 
 
-def assert_same_record(resumed, whole):
+def assert_same_record(resumed: Path, whole: Path) -> None:
     """Weights, optimizer, curves, history, figures of the test and predictions."""
     a, b = checkpoint(resumed), checkpoint(whole)
     for part in ("state_dict", "optimizer_states", "lr_schedulers"):

@@ -1,5 +1,9 @@
 """Small runs that are stopped and resumed, and what it means that they end the same."""
 
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
 import lightning as L
 import torch
 from lightning.pytorch.callbacks import EarlyStopping, EMAWeightAveraging
@@ -11,9 +15,10 @@ from cifar_lightning.callbacks.interruption import Interruption, StopSignals
 from cifar_lightning.callbacks.last_checkpoint import LastCheckpoint, WholeFiles
 from cifar_lightning.data.augmentation.mixing import Mixup
 from cifar_lightning.data.device_loader import DeviceLoader, EvaluationLoader
-from cifar_lightning.data.loader import Split
+from cifar_lightning.data.loader import Split, TrainingLoader
 from cifar_lightning.data.worker_loader import WorkerLoader
 from cifar_lightning.errors import Interrupted
+from cifar_lightning.training.classifier import ImageClassifier
 from helpers.records import assert_identical
 from helpers.small import CONSTANT, SGD, Batches, small_classifier, small_network, small_trainer
 from helpers.stopping import SignalAt
@@ -24,7 +29,7 @@ PLATEAU = {"_target_": SCHEDULES + "plateau", "patience": 0, "threshold": 0.9}
 PER_IMAGE = [v2.RandomHorizontalFlip(), v2.RandomResizedCrop(8), v2.ColorJitter(0.5)]
 
 # Kinds of training: keys for `train`.
-KINDS = {
+KINDS: dict[str, dict[str, Any]] = {
     "dropout": {"scheduler": {"_target_": SCHEDULES + "onecycle"}},
     "average": {"scheduler": {"_target_": SCHEDULES + "linear"}, "callbacks": [lambda: EMAWeightAveraging(decay=0.9)]},
     "plateau and early stopping": {
@@ -42,44 +47,49 @@ KINDS = {
 }
 
 
+Trained = tuple[ImageClassifier, L.Trainer, History]
+
+
 class Shuffled(L.LightningDataModule):
     """38 images in 5 batches, another order in every epoch."""
 
     has_validation = True
 
-    def __init__(self, augmentation=()):
+    def __init__(self, augmentation: Sequence[Any] = ()) -> None:
         super().__init__()
         self.augmentation = augmentation
 
-    def train_dataloader(self):
+    def train_dataloader(self) -> TrainingLoader:
+        trainer = self.trainer
+        assert trainer is not None
         data = Batches()
-        kind = {"transforms": self.augmentation}
+        kind: dict[str, Any] = {"transforms": self.augmentation}
         kind |= {"num_workers": 0} if self.augmentation is PER_IMAGE else {}
         return (WorkerLoader if self.augmentation is PER_IMAGE else DeviceLoader)(
             Split(data.images, data.labels),
             batch_size=8,
-            current_epoch=lambda: self.trainer.current_epoch,
-            batches_trained=lambda: self.trainer.fit_loop.epoch_loop.batch_progress.current.processed,
+            current_epoch=lambda: trainer.current_epoch,
+            batches_trained=lambda: trainer.fit_loop.epoch_loop.batch_progress.current.processed,  # type: ignore[attr-defined]
             **kind,
         )
 
-    def val_dataloader(self):
+    def val_dataloader(self) -> EvaluationLoader:
         data = Batches(n=20, seed=1)
         return EvaluationLoader(Split(data.images, data.labels), batch_size=7)
 
 
 def train(
-    folder,
+    folder: Path,
     *,
-    every_minutes=None,
-    optimizer=ADAMW,
-    scheduler=CONSTANT,
-    callbacks=(),
-    augmentation=(),
-    more=(),
-    ckpt_path=None,
-    **keys,
-):
+    every_minutes: float | None = None,
+    optimizer: dict[str, Any] = ADAMW,
+    scheduler: dict[str, Any] = CONSTANT,
+    callbacks: Sequence[Callable[[], L.Callback]] = (),
+    augmentation: Sequence[Any] = (),
+    more: Sequence[L.Callback] = (),
+    ckpt_path: Path | None = None,
+    **keys: Any,
+) -> Trained:
     """Train as a run does, from random numbers that resuming has to replace; classifier, trainer and history."""
     network = small_network(dropout=0.5)
     torch.manual_seed(1 if ckpt_path is None else 99)
@@ -103,7 +113,7 @@ def train(
     return classifier, trainer, history
 
 
-def stopped(folder, *, at, **keys):
+def stopped(folder: Path, *, at: tuple[Any, ...], **keys: Any) -> Path:
     """Train until a signal comes; the checkpoint to go on from."""
     try:
         train(folder, more=[SignalAt(*at)], **keys)
@@ -112,7 +122,7 @@ def stopped(folder, *, at, **keys):
     raise AssertionError("nothing has stopped it")
 
 
-def assert_same_run(resumed, whole):
+def assert_same_run(resumed: Trained, whole: Trained) -> None:
     """Weights, optimizer, callbacks' states and every figure of every epoch, to the last bit."""
     (classifier, trainer, history), (expected, reference, whole_history) = resumed, whole
     assert_identical(classifier.state_dict(), expected.state_dict())
@@ -124,5 +134,5 @@ def assert_same_run(resumed, whole):
         assert_identical(callback.state_dict(), other.state_dict())
 
 
-def rows(history):
+def rows(history: History) -> list[dict[str, Any]]:
     return [{key: value for key, value in row.items() if key != "seconds"} for row in history.rows]

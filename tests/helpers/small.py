@@ -1,5 +1,8 @@
 """A network and data so small that a training takes milliseconds."""
 
+from collections.abc import Iterator
+from typing import Any
+
 import lightning as L
 import torch
 from torch import Tensor, nn
@@ -23,7 +26,7 @@ class Batches:
     def __len__(self) -> int:
         return -(-len(self.labels) // self.batch_size)
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         return zip(self.images.split(self.batch_size), self.labels.split(self.batch_size), strict=True)
 
 
@@ -39,13 +42,13 @@ def small_network(dropout: float = 0.0) -> nn.Sequential:
     )
 
 
-def small_classifier(network: nn.Module | None = None, **keys) -> ImageClassifier:
+def small_classifier(network: nn.Module | None = None, **keys: Any) -> ImageClassifier:
     defaults = {"optimizer": SGD, "scheduler": CONSTANT, "mean": MEAN, "std": STD, "config": {"seed": 0}}
     names = [f"class {i}" for i in range(10)]
     return ImageClassifier(network or small_network(), **{**defaults, "class_names": names, **keys})
 
 
-def small_trainer(**keys) -> L.Trainer:
+def small_trainer(**keys: Any) -> L.Trainer:
     defaults = {"accelerator": "cpu", "max_epochs": 4, "logger": False, "enable_checkpointing": False}
     quiet = {"enable_progress_bar": False, "enable_model_summary": False}
     return L.Trainer(**{**defaults, **quiet, **keys})

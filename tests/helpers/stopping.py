@@ -2,7 +2,9 @@
 
 import os
 import signal
+from abc import abstractmethod
 
+import lightning as L
 from lightning.pytorch.callbacks import Callback, Timer
 
 
@@ -13,10 +15,13 @@ class At(Callback):
         self.calls, self.n = 0, n
         setattr(self, hook, self._count)
 
-    def _count(self, trainer: object, *_: object) -> None:
+    def _count(self, trainer: L.Trainer, *_: object) -> None:
         self.calls += 1
         if self.calls == self.n:
             self.happen(trainer)
+
+    @abstractmethod
+    def happen(self, trainer: L.Trainer) -> None: ...
 
 
 class SignalAt(At):
@@ -26,19 +31,19 @@ class SignalAt(At):
         super().__init__(hook, n)
         self.number = number
 
-    def happen(self, trainer: object) -> None:
+    def happen(self, trainer: L.Trainer) -> None:
         os.kill(os.getpid(), self.number)
 
 
 class AccidentAt(At):
-    def happen(self, trainer: object) -> None:
+    def happen(self, trainer: L.Trainer) -> None:
         raise RuntimeError("the dog ate the gradient")
 
 
 class TimeOverAt(At):
     """Lets the time limit believe that hours have passed."""
 
-    def happen(self, trainer: object) -> None:
-        for callback in trainer.callbacks:
+    def happen(self, trainer: L.Trainer) -> None:
+        for callback in trainer.callbacks:  # type: ignore[attr-defined]
             if isinstance(callback, Timer):
-                callback._offset = 1e6
+                callback._offset = 1_000_000

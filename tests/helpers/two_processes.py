@@ -2,9 +2,11 @@
 
 import sys
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+import lightning as L
 import torch
 from lightning.pytorch.callbacks import Checkpoint
 from torch import nn
@@ -15,24 +17,26 @@ from helpers.small import Batches, small_classifier, small_trainer
 
 
 class SaveAtStep(Checkpoint):
-    def __init__(self, path):
+    def __init__(self, path: Path) -> None:
         self.path = path
 
-    def on_train_batch_end(self, trainer, *_):
+    def on_train_batch_end(self, trainer: L.Trainer, *_: object) -> None:
         if trainer.global_step == 4:
             trainer.save_checkpoint(self.path)
 
 
-def network(dropout):
+def network(dropout: float) -> nn.Module:
     torch.manual_seed(0)
     return nn.Sequential(nn.Flatten(), nn.Dropout(dropout), nn.Linear(192, 10))
 
 
-def experiment(folder, global_batch, dropout=0.0, ckpt_path=None, **keys):
+def experiment(
+    folder: Path, global_batch: int, dropout: float = 0.0, ckpt_path: Path | None = None, **keys: Any
+) -> dict[str, Any]:
     """37 training images in steps of 16 (the last of 5), 21 for validation and test; what it gives, as plain data."""
     train, val = Batches(n=37), Batches(n=21, seed=1)
     trainer = small_trainer(max_epochs=3, enable_checkpointing=True, callbacks=[SaveAtStep(folder / "it.ckpt")], **keys)
-    share = {"rank": trainer.global_rank, "world_size": trainer.world_size}
+    share: dict[str, Any] = {"rank": trainer.global_rank, "world_size": trainer.world_size}
     classifier = small_classifier(network(dropout))
     torch.manual_seed(10 + trainer.global_rank if ckpt_path is None else 99)
     train_loader = DeviceLoader(
@@ -52,7 +56,7 @@ def experiment(folder, global_batch, dropout=0.0, ckpt_path=None, **keys):
 
 if __name__ == "__main__":
     folder = Path(sys.argv[1])
-    keys = {"strategy": "ddp", "devices": 2}
+    keys: dict[str, Any] = {"strategy": "ddp", "devices": 2}
     results = {
         "plain": experiment(folder / "plain", 16, **keys),
         "dropout": experiment(folder / "dropout", 16, dropout=0.5, **keys),

@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from cifar_lightning.commands import evaluate, export, predict, report, search, summarize
+from cifar_lightning.config.checks import compose_checked
 from cifar_lightning.data import check
 
 ROOT = Path(__file__).parent.parent
@@ -36,8 +37,16 @@ def arguments(line: str) -> list[str]:
     return shlex.split(line)[3:]
 
 
-# The sweep of nine runs takes its time; smaller ones are run in tests/sweeps.
-TRAINING = [pytest.param(line, marks=pytest.mark.slow) if "-m" in arguments(line) else line for line in TRAIN]
+# The baseline, a recipe and a network of one's own run in the fast tests; of the others the config is composed there.
+FAST = re.compile(r"cifar_lightning$|experiment=classic/lenet$|my_nets")
+TRAINING = [line if FAST.search(line) else pytest.param(line, marks=pytest.mark.slow) for line in TRAIN]
+
+
+def test_a_training_commands_config_is_valid():
+    for line in TRAIN:
+        if arguments(line)[:1] and arguments(line)[0].isidentifier():
+            continue  # a command
+        compose_checked([word for word in arguments(line) if word not in ("-m", "--help") and "," not in word])
 
 
 @pytest.mark.parametrize("line", TRAINING)

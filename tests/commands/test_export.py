@@ -25,7 +25,8 @@ NARROW = {
     "wide_resnet": ["model.depth=10", "model.widen_factor=1"],
     "torchvision": ["model.name=squeezenet1_1"],
 }
-SLOW = {"alexnet": pytest.mark.slow}  # of 4.5 million parameters
+KINDS = {"cnn4_bn", "resnet", "speednet", "torchvision"}  # in the fast tests; the others add no operator
+SLOW = {name: pytest.mark.slow for name in MODELS if name not in KINDS}
 ZOO = {
     "resnet18": [],
     "alexnet": ["model.image_size=63"],
@@ -94,7 +95,7 @@ def test_every_model_exports_to_onnx(exported, tmp_path, name):
     check(exported, tmp_path, name, NARROW.get(name, []), "onnx")
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", [pytest.param(name, marks=SLOW.get(name, ())) for name in MODELS])
 def test_every_model_exports_to_torch_export(exported, tmp_path, name):
     check(exported, tmp_path, name, NARROW.get(name, []), "torch_export")
 

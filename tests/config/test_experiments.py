@@ -63,7 +63,13 @@ def test_a_classic_recipe_has_its_authors_parameters_and_figure(name):
     assert plain(config.published_test_acc) == CLASSIC[name][1]
 
 
-@pytest.mark.parametrize("experiment", EXPERIMENTS)
+# One of each kind in the fast tests: no validation, early stopping with two checkpoints, torchvision, speed, strong.
+KINDS = {"classic/lenet", "classic/alexnet", "classic/torchvision_resnet18", "speed/cifar94", "strong/resnet18"}
+
+
+@pytest.mark.parametrize(
+    "experiment", [name if name in KINDS else pytest.param(name, marks=pytest.mark.slow) for name in EXPERIMENTS]
+)
 def test_it_trains_on_small_data_of_its_kind(command, cifar_folder, experiment):
     small = ["trainer.max_epochs=1", "trainer.limit_train_batches=2", "logger=none", "callbacks=none"]
     config = compose([f"experiment={experiment}", "paths.output_dir=here"])

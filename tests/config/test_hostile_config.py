@@ -120,17 +120,16 @@ def test_a_config_file_with_anything_in_it_runs_nothing(command, text):
     assert {path.name for path in command.folder.iterdir()} == {"own"}
 
 
-@pytest.mark.parametrize("name", ["GITHUB_TOKEN", "DATABASE_URL", "GH_PAT", "MYSQL_PWD", "PASSWORD1", "HOME"])
 @pytest.mark.parametrize(
-    "typed",
+    ("name", "typed"),
     [
-        "+note='${oc.env:NAME}'",
-        "tags=['${oc.env:NAME,x}']",
-        "data.root='${oc.env: NAME}'",
-        """+note='${oc.env:"NAME"}'""",
-        "+note='${ oc.env : NAME }'",
-        "+note='${oc.decode:${oc.env:NAME}}'",
-        "+note='a ${oc.env:NO_SUCH_VARIABLE,${oc.env:NAME}}'",
+        ("GITHUB_TOKEN", "+note='${oc.env:NAME}'"),
+        ("DATABASE_URL", "tags=['${oc.env:NAME,x}']"),
+        ("GH_PAT", "data.root='${oc.env: NAME}'"),
+        ("MYSQL_PWD", """+note='${oc.env:"NAME"}'"""),
+        ("PASSWORD1", "+note='${ oc.env : NAME }'"),
+        ("HOME", "+note='${oc.decode:${oc.env:NAME}}'"),
+        ("GH_PAT", "+note='a ${oc.env:NO_SUCH_VARIABLE,${oc.env:NAME}}'"),
     ],
 )
 def test_a_variable_of_the_environment_needs_a_word_of_consent(monkeypatch, name, typed):

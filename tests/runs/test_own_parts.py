@@ -64,7 +64,8 @@ class Count(Callback):
         self.steps += 1
 
     def on_train_end(self, *_):
-        open("steps", "a").write(f"{self.steps} ")
+        with open("steps", "a") as file:
+            file.write(f"{self.steps} ")
 
 
 class Logger(CSVLogger):

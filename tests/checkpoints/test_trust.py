@@ -181,7 +181,7 @@ def everything_in_conf():
             yield group, file.stem
 
 
-@pytest.mark.parametrize(("group", "name"), everything_in_conf())
+@pytest.mark.parametrize(("group", "name"), list(everything_in_conf()))
 def test_every_choice_of_ours_may_be_resumed(tmp_path, group, name):
     config = plain(composed(tmp_path, f"{group}={name}"))
     for target in targets(config[group]):

@@ -6,7 +6,6 @@ import re
 import shlex
 import subprocess
 import sys
-from argparse import Namespace
 from pathlib import Path
 
 import pytest
@@ -14,7 +13,7 @@ from helpers.official_format import write_cifar
 from helpers.processes import SHORT, metrics, run
 from torch.distributed.run import parse_args
 
-from cifar_lightning.commands.train import checked_arguments
+from cifar_lightning.commands.train import checked_arguments, parsed
 from cifar_lightning.runs.processes import free_port
 
 DOCUMENT = (Path(__file__).parents[2] / "docs" / "processes.md").read_text(encoding="utf-8").replace("\\\n", "")
@@ -95,20 +94,7 @@ def test_a_documented_command_is_accepted(monkeypatch, line):
     if words[0] == "torchrun":
         assert parse_args(words[1:]).training_script == "cifar_lightning"
     overrides = [word.replace("$SLURM_JOB_ID", "7") for word in words[at + 1 :]]
-    assert (
-        checked_arguments(
-            overrides,
-            Namespace(
-                overrides=overrides,
-                config_dir=None,
-                hydra_help=False,
-                shell_completion=False,
-                info=None,
-                experimental_rerun=None,
-            ),
-        )[: len(overrides)]
-        == overrides
-    )
+    assert checked_arguments(overrides, parsed(overrides))[: len(overrides)] == overrides
 
 
 def on_a_cpu(overrides: list[str], *more: str) -> list[str]:

@@ -27,7 +27,7 @@ from benchmarks import record
 from benchmarks.terminal import as_on_a_terminal
 from cifar_lightning import api
 from cifar_lightning.config.compose import instantiate, plain
-from cifar_lightning.data.datamodule import CIFAR10DataModule
+from cifar_lightning.data.datamodule import ImageDataModule
 from cifar_lightning.data.device_loader import DeviceLoader
 from cifar_lightning.optim.build import build_optimizer
 
@@ -117,7 +117,7 @@ def training(config: DictConfig, trainer: L.Trainer) -> Iterator[None]:
     format = torch.channels_last if config.channels_last else torch.contiguous_format
     network: nn.Module = instantiate(plain(config.model)).to(device, memory_format=format)
     optimizer = build_optimizer(network, plain(config.optimizer))
-    data: CIFAR10DataModule = trainer.datamodule  # type: ignore[attr-defined]
+    data: ImageDataModule = trainer.datamodule  # type: ignore[attr-defined]
     loader = DeviceLoader(data.train, transforms=data.transforms, device=device, batch_size=config.data.batch_size)
     mean, std = (torch.tensor(values, device=device).view(3, 1, 1) for values in (data.mean, data.std))
     while True:

@@ -21,7 +21,7 @@ from benchmarks import record
 from benchmarks.plain import PIL_TRANSFORMS, PilImages
 from cifar_lightning import api
 from cifar_lightning.data.loader import Split
-from cifar_lightning.data.normalize import CIFAR10_MEAN, CIFAR10_STD
+from cifar_lightning.data.sets import SETS
 from cifar_lightning.runs.build import build_module
 from cifar_lightning.training.classifier import ImageClassifier
 
@@ -59,14 +59,14 @@ class TensorImages(Dataset):
 
 
 def pil(name: str, split: Split) -> PilImages:
-    normalize = [transforms.ToTensor(), transforms.Normalize(CIFAR10_MEAN, CIFAR10_STD)]
+    normalize = [transforms.ToTensor(), transforms.Normalize(SETS["cifar10"].mean, SETS["cifar10"].std)]
     if name == "flip_crop_cutout":
         return PilImages(split, transforms.Compose([*PIL_TRANSFORMS["flip_crop"], *normalize, erasing(transforms)]))
     return PilImages(split, transforms.Compose([*PIL_TRANSFORMS[name], *normalize]))
 
 
 def tensors(name: str, split: Split) -> TensorImages:
-    normalize = [v2.ToDtype(torch.float32, scale=True), v2.Normalize(CIFAR10_MEAN, CIFAR10_STD)]
+    normalize = [v2.ToDtype(torch.float32, scale=True), v2.Normalize(SETS["cifar10"].mean, SETS["cifar10"].std)]
     if name == "flip_crop_cutout":
         return TensorImages(split, v2.Compose([*V2_TRANSFORMS["flip_crop"], *normalize, erasing(v2)]))
     return TensorImages(split, v2.Compose([*V2_TRANSFORMS[name], *normalize]))

@@ -21,6 +21,7 @@ from cifar_lightning.api import compose, load_data
 from cifar_lightning.config.compose import instantiate, plain
 from cifar_lightning.data.loader import Split
 from cifar_lightning.data.normalize import normalization
+from cifar_lightning.data.sets import SETS
 from cifar_lightning.models.convnet import NEVER_FALLING, ConvNet
 
 WORKERS = {"classic/tutorial_net": 2}
@@ -85,13 +86,16 @@ def build_optimizer(config: DictConfig, network: nn.Module) -> torch.optim.Optim
     return instantiate(keys | {"_partial_": True})(network.parameters())
 
 
+CHANNEL = SETS["cifar10"].channel
+
+
 def build_loader(config: DictConfig, split: Split) -> DataLoader:
     experiment = config.choices["experiment"]
     if experiment == "classic/cnn_relu":
         return DataLoader(TensorDataset(split.images / 255, split.labels), config.data.batch_size, shuffle=True)
     steps = [*PIL_TRANSFORMS[config.choices["augmentation"]], transforms.ToTensor()]
     if config.data.normalize != "none":
-        steps.append(transforms.Normalize(*normalization(config.data.normalize)))
+        steps.append(transforms.Normalize(*normalization(config.data.normalize, split.images, CHANNEL)))
     workers = WORKERS.get(experiment, 0)
     return DataLoader(PilImages(split, transforms.Compose(steps)), config.data.batch_size, True, num_workers=workers)
 

@@ -17,7 +17,7 @@ from cifar_lightning.checkpoints.load import load_classifier
 from cifar_lightning.config.checks import compose_checked
 from cifar_lightning.config.compose import overridden, plain, quoted, run_folder
 from cifar_lightning.console import say
-from cifar_lightning.data.datamodule import CIFAR10DataModule
+from cifar_lightning.data.datamodule import ImageDataModule
 from cifar_lightning.errors import Interrupted, UserError
 from cifar_lightning.evaluation.inference import Classifier, Predictions
 from cifar_lightning.reporting.files import read_csv
@@ -163,7 +163,7 @@ def compare(results: Sequence[Result], by: Sequence[str] = ()) -> Summary:
     return summarize([Run(result.folder / "metrics.json", result.metrics) for result in results], by)
 
 
-def load_data(config: DictConfig | Mapping[str, Any]) -> CIFAR10DataModule:
+def load_data(config: DictConfig | Mapping[str, Any]) -> ImageDataModule:
     """The data of a config: `train`, `val` and `test` with `images` uint8 [N, 3, 32, 32] and `labels` int64 [N].
 
     config: from `compose`, or a classifier's `config`. Its augmentation shows in `augmented_examples(n)` and in
@@ -189,7 +189,7 @@ def load(path: str | Path, *, accelerator: str = "auto", trusted: Sequence[str] 
     return Classifier(load_classifier(file, trusted), resolve_accelerator(accelerator))
 
 
-def untrained(config: DictConfig, data: CIFAR10DataModule) -> Classifier:
+def untrained(config: DictConfig, data: ImageDataModule) -> Classifier:
     """The classifier as the training of this config begins with it: the weights of its seed, nothing learnt yet."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)

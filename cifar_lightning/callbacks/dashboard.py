@@ -45,8 +45,10 @@ class Dashboard(Callback):
         for writer in writers:
             tensorboard.add_layout(writer)
             tensorboard.add_image_grid(writer, "augmented training images", images.numpy(), captions)
-            if not hasattr(pl_module.network, "unshard"):  # one that is sharded has to run in all processes at once
-                example = torch.zeros(1, 3, 32, 32, device=pl_module.device)
+            example = pl_module.example_input_array
+            # A network that is sharded has to run in all processes at once.
+            if isinstance(example, torch.Tensor) and not hasattr(pl_module.network, "unshard"):
+                example = torch.zeros(1, *example.shape[1:], device=pl_module.device)
                 model = repr(cast("ImageClassifier", pl_module).config.get("model"))
                 tensorboard.add_graph(writer, cast(nn.Module, pl_module.network), example, key=model)
 

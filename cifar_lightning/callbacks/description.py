@@ -16,10 +16,16 @@ class Description(Callback):
     may_miss_steps = True
 
     def __init__(
-        self, config: Mapping[str, Any], class_names: Sequence[str], mean: Sequence[float], std: Sequence[float]
+        self,
+        config: Mapping[str, Any],
+        class_names: Sequence[str],
+        mean: Sequence[float],
+        std: Sequence[float],
+        image_shape: Sequence[int],
     ) -> None:
         self._description = {
-            "config": dict(config), "class_names": list(class_names), "mean": list(mean), "std": list(std)
+            "config": dict(config), "class_names": list(class_names), "mean": list(mean), "std": list(std),
+            "image_shape": list(image_shape),
         }  # fmt: skip
 
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:

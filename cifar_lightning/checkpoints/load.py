@@ -17,8 +17,9 @@ from torch.nn.modules.module import register_module_module_registration_hook
 from cifar_lightning.checkpoints.read import read_checkpoint
 from cifar_lightning.checkpoints.trust import admitted, check_section
 from cifar_lightning.config.compose import instantiate
-from cifar_lightning.data.archive import ARCHIVE, FOLDER
-from cifar_lightning.data.datamodule import CIFAR10DataModule
+from cifar_lightning.data.datamodule import ImageDataModule
+from cifar_lightning.data.own import adopted
+from cifar_lightning.data.sets import SETS
 from cifar_lightning.errors import UserError
 from cifar_lightning.training.classifier import ImageClassifier
 
@@ -56,6 +57,7 @@ def load_classifier(path: str | Path, trusted: Sequence[str] = ()) -> ImageClass
         mean=ours["mean"],
         std=ours["std"],
         class_names=ours["class_names"],
+        image_shape=ours["image_shape"],
         config=ours["config"],
         channels_last=ours["config"].get("channels_last") is not False,
     )
@@ -79,17 +81,22 @@ def build_network(model: Any, state: Any, trusted: Sequence[str] = ()) -> nn.Mod
     return network
 
 
-def load_data(config: Mapping[str, Any], root: str | None = None, checkpoint: Path | None = None) -> CIFAR10DataModule:
+def load_data(
+    config: Mapping[str, Any], root: str | None = None, checkpoint: Path | None = None, trusted: Sequence[str] = ()
+) -> Any:
     """The data of a checkpoint's config, set up: from `root`, else from where they lay in training.
 
-    Raises UserError where they are not there and can't be had.
+    A LightningDataModule of the user's own has to lie in a `trusted` module.
+    Raises UserError where the data are not there and can't be had.
     """
+    if "_target_" in config["data"]:
+        return adopted(instantiate(admitted(config["data"], trusted)))
     settings = {key: value for key, value in config["data"].items() if key in DATA_KEYS}
     check_section("data", settings)
     # Where they are to be found nowhere they are downloaded, but not to where a file says.
     settings["root"] = root or find_root(config, checkpoint) or os.environ.get("CIFAR10_ROOT", "data")
     try:
-        datamodule = CIFAR10DataModule(**settings, batch_size=1)
+        datamodule = ImageDataModule(**settings, batch_size=1)
         datamodule.setup()
     except (TypeError, ValueError) as error:
         raise UserError(f"the checkpoint's settings of the data can't be used: {error}") from error
@@ -97,14 +104,16 @@ def load_data(config: Mapping[str, Any], root: str | None = None, checkpoint: Pa
 
 
 def find_root(config: Mapping[str, Any], checkpoint: Path | None = None) -> str | None:
-    """Where CIFAR-10 lies ready: at the saved `data.root`, else at $CIFAR10_ROOT; None if at neither.
+    """Where the data lie ready: at the saved `data.root`, else at $CIFAR10_ROOT; None if at neither.
 
     A relative `data.root` counts from where training was started: here, or a folder above the checkpoint.
     """
     saved = Path(str(config["data"].get("root", "data")))
     above = checkpoint.absolute().parents if checkpoint else ()
     places = [saved, *(folder / saved for folder in above), Path(os.environ.get("CIFAR10_ROOT", saved))]
-    return next((str(place) for place in places if (place / FOLDER).is_dir() or (place / ARCHIVE).is_file()), None)
+    known = SETS.get(str(config["data"].get("name")))
+    files = known.files if known else ()
+    return next((str(place) for place in places if any((place / file).exists() for file in files)), None)
 
 
 def _check_description(ours: Any, path: str | Path) -> None:
@@ -116,6 +125,7 @@ def _check_description(ours: Any, path: str | Path) -> None:
         and all(isinstance(config.get(k), dict) for k in ("model", "data"))
         and all(isinstance(config.get(k, {}), dict) for k in ("trainer", "choices")),
         "the names of the classes": _are_names(names),
+        "the shape of the images": _is_shape(ours.get("image_shape")),
         "the mean": _three_numbers(ours.get("mean")),
         "the deviation": _three_numbers(std) and min(std) > 0,
     }
@@ -131,6 +141,11 @@ def _are_names(names: Any) -> bool:
         and all(isinstance(name, str) and name.isprintable() and 0 < len(name) <= 100 for name in names)
         and 0 < len(set(names)) == len(names) <= MOST_CLASSES
     )
+
+
+def _is_shape(shape: Any) -> bool:
+    """Channels, height and width of images that are no attack on the memory."""
+    return isinstance(shape, list) and len(shape) == 3 and all(type(n) is int and 0 < n <= 1024 for n in shape)
 
 
 def _three_numbers(values: Any) -> bool:

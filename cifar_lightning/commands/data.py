@@ -6,6 +6,7 @@ from cifar_lightning.commands.parser import Command, Given, Key
 from cifar_lightning.config.checks import compose_checked
 from cifar_lightning.config.compose import plain, quoted
 from cifar_lightning.console import say
+from cifar_lightning.data.sets import SETS
 from cifar_lightning.errors import UserError
 
 COMMAND = Command(
@@ -13,7 +14,7 @@ COMMAND = Command(
     "Look at the data: MD5 sums of the files, images of each class in each part, mean and deviation of the channels,\n"
     "and images that occur more than once, within a part or across them. Exit code 1 if the split itself leaks.",
     keys={
-        "data": Key("the set", "cifar10", ("cifar10", "digits")),
+        "data": Key("the set", "cifar10", tuple(SETS)),
         "data.root": Key("the folder with CIFAR-10's files or archive", "data"),
         "data.source": Key("what reads them", "pickle", ("pickle", "torchvision")),
         "data.verify": Key("false: read files that are not the official ones", "true", ("true", "false")),
@@ -43,9 +44,9 @@ def run(given: Given) -> int:
         show_repeats,
         show_sums,
     )
-    from cifar_lightning.data.datamodule import CIFAR10DataModule
+    from cifar_lightning.data.datamodule import ImageDataModule
 
-    data = CIFAR10DataModule(**config)
+    data = ImageDataModule(**config)
     data.setup()
     show_sums(data)
     show_classes(data)

@@ -48,7 +48,7 @@ def run(given: Given) -> int:
     adopt_lightning_loggers()
     classifier = load_classifier(checkpoint, given["trust"])
     trainer = build_evaluator(classifier.config, given["accelerator"], given["precision"])
-    data = load_data(classifier.config, given["data.root"], checkpoint)
+    data = load_data(classifier.config, given["data.root"], checkpoint, given["trust"])
     part = chosen_split(data, split, classifier.class_names)
     logits = test_logits(trainer, classifier, part, data.eval_batch_size, tta)
 

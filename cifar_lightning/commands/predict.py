@@ -13,7 +13,7 @@ COMMAND = Command(
     "predict",
     "Say what is in images: the three most probable classes of each as a table, the images with the answers as a\n"
     "figure, and all probabilities as a file if wanted.\n"
-    "Images of any size and kind (PNG, JPEG, WebP, BMP, GIF) become 32x32 RGB. Exit code 1 if one can't be read.",
+    "Images of any size and kind (PNG, JPEG, WebP, BMP, GIF) are resized. Exit code 1 if one can't be read.",
     keys={
         **CHECKPOINT,
         "images": Key("a file, a folder (searched to any depth) or a glob"),
@@ -63,10 +63,12 @@ def run(given: Given) -> int:
     files = find_images(given["images"]) if given["images"] else []
     classifier = load(given["ckpt_path"], accelerator=given["accelerator"], trusted=given["trust"])
     if files:
-        images, read, problems = read_images(files, fit=given["fit"], background=given["background"])
+        images, read, problems = read_images(
+            files, classifier.image_shape[-1], fit=given["fit"], background=given["background"]
+        )
         names, labels = list(map(str, read)), None
     else:
-        data = load_data(classifier.config, given["data.root"], given["ckpt_path"])
+        data = load_data(classifier.config, given["data.root"], given["ckpt_path"], given["trust"])
         chosen, problems = picked(data, split, numbers, classifier.class_names), []
         images, names = chosen.images.numpy(), [f"{split}:{number}" for number in numbers]
         labels = [classifier.class_names[label] for label in chosen.labels.tolist()]

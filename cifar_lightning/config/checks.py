@@ -13,7 +13,7 @@ from yaml import YAMLError
 
 from cifar_lightning.config.compose import compose, conf_dir, parse_overrides, plain
 from cifar_lightning.config.hints import all_keys, choices, explain, is_group, other_key, own_folders, plain_or_raw
-from cifar_lightning.config.monitors import TRAINING_IMAGES, check_monitors, validation_images
+from cifar_lightning.config.monitors import check_monitors, is_own, training_images, validation_images
 from cifar_lightning.config.rules import RULES
 from cifar_lightning.errors import UserError, first_line, nearest
 from cifar_lightning.models.torchvision_families import NAMES
@@ -25,7 +25,7 @@ OWN_KEYS = ("model", "loss", "optimizer", "scheduler", "callbacks")
 
 NEEDED = (
     "model._target_", "module._target_", "loss._target_", "optimizer._target_", "scheduler._target_",
-    "augmentation.transforms", "data.name",
+    "augmentation.transforms",
 )  # fmt: skip
 
 
@@ -63,7 +63,7 @@ def _compose_checked(overrides: Sequence[str]) -> DictConfig:
 
 def check_targets(config: DictConfig) -> None:
     """Raise UserError for a group that does not say what is to be built, or has nothing where a run looks."""
-    for key in NEEDED:
+    for key in (*NEEDED, *([] if is_own(config) else ["data.name"])):
         group = key.partition(".")[0]
         if OmegaConf.select(config, group) is None or OmegaConf.select(config, key) is None:
             raise UserError(f"{key} is missing: choose another {group}{nearest('', choices(group))}")
@@ -220,7 +220,7 @@ def same_kind(before: Any, after: Any) -> bool:
 
 
 def check_split(config: DictConfig) -> None:
-    data, total = config.data, TRAINING_IMAGES.get(config.data.name)
+    data, total = config.data, training_images(config)
     if total is None:
         return
     val = validation_images(config, total)

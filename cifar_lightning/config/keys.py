@@ -68,6 +68,10 @@ KEYS: dict[str, Decides] = {
     "data.val_size": replace(RESULT, searched=False),
     "data.split_seed": replace(RESULT, searched=False),
     "model": RESULT,
+    # Given by the data, whichever they are.
+    "model.num_classes": PLACE,
+    "model.in_channels": PLACE,
+    "model.input_size": PLACE,
     "activation": RESULT,
     "augmentation": RESULT,
     "optimizer": RESULT,

@@ -5,11 +5,10 @@ from collections.abc import Iterator
 
 from omegaconf import DictConfig, OmegaConf
 
+from cifar_lightning.data.sets import SETS
 from cifar_lightning.errors import UserError
 
 METRICS = ("train/loss", "train/acc", "val/loss", "val/acc")  # what ImageClassifier logs in training
-# What can be split into a training and a validation split, known without reading it.
-TRAINING_IMAGES = {"cifar10": 50_000, "digits": 1_437}
 
 
 def check_monitors(config: DictConfig) -> None:
@@ -42,7 +41,7 @@ def check_monitors(config: DictConfig) -> None:
 def why_no_validation(config: DictConfig) -> str | None:
     """Why training takes place without any validation; None where there is one."""
     trainer, every, epochs = config.trainer, config.trainer.check_val_every_n_epoch, config.trainer.max_epochs
-    if config.data.val_size == 0:
+    if config.data.get("val_size") == 0 and not is_own(config):
         return "there is no validation split: set data.val_size above 0"
     if trainer.limit_val_batches == 0:
         return "trainer.limit_val_batches=0 leaves it out"
@@ -71,6 +70,17 @@ def only_our_metrics(config: DictConfig) -> bool:
     return all(target.startswith(("lightning.", "cifar_lightning.")) for target in targets)
 
 
+def training_images(config: DictConfig) -> int | None:
+    """How many images there are to be split into training and validation; None for data of the user's own."""
+    data_set = None if is_own(config) else SETS.get(config.data.get("name"))
+    return data_set.train_images if data_set else None
+
+
+def is_own(config: DictConfig) -> bool:
+    """Whether the data come from a LightningDataModule of the user's own."""
+    return config.data.get("_target_") is not None
+
+
 def validation_images(config: DictConfig, total: int) -> int:
     size = config.data.val_size
     return size if isinstance(size, int) else round(size * total)
@@ -78,7 +88,7 @@ def validation_images(config: DictConfig, total: int) -> int:
 
 def batches_per_epoch(config: DictConfig) -> int | None:
     """Training batches of an epoch in one process; None where that isn't known before the data are read."""
-    total, trainer = TRAINING_IMAGES.get(config.data.name), config.trainer
+    total, trainer = training_images(config), config.trainer
     if total is None or trainer.devices != 1 or trainer.num_nodes != 1:
         return None
     share = (total - validation_images(config, total)) / config.data.batch_size

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from cifar_lightning.data.sets import SETS
 from cifar_lightning.models.torchvision_families import NAMES
 
 
@@ -101,6 +102,7 @@ RULES: dict[str, Rule] = {
     "ema_decay": optional(Rule(lambda v: type(v) is float and 0 < v < 1, "a number between 0 and 1")),
     "compile": BOOLEAN,
     "channels_last": BOOLEAN,
+    "data.name": choice(*SETS),
     "data.source": choice("pickle", "torchvision"),
     "data.root": TEXT,
     "data.verify": BOOLEAN,

@@ -9,20 +9,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cifar_lightning.console import say
+from cifar_lightning.data.sets import SETS
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from cifar_lightning.data.datamodule import CIFAR10DataModule
+    from cifar_lightning.data.datamodule import ImageDataModule
 
 PARTS = ("training", "validation", "test")
 
 
-def parts(data: "CIFAR10DataModule") -> dict[str, Any]:
+def parts(data: "ImageDataModule") -> dict[str, Any]:
     return dict(zip(PARTS, (data.train, data.val, data.test), strict=True))
 
 
-def shared_indices(data: "CIFAR10DataModule") -> int:
+def shared_indices(data: "ImageDataModule") -> int:
     return len({*data.train_indices.tolist()} & {*data.val_indices.tolist()})
 
 
@@ -47,13 +48,13 @@ def repeats(images: dict[str, "np.ndarray"]) -> dict[tuple[str, str], list[int]]
     return found
 
 
-def show_sums(data: "CIFAR10DataModule") -> None:
+def show_sums(data: "ImageDataModule") -> None:
     """The MD5 sum of each file, and whether it is the official one."""
     from cifar_lightning.data import digits
     from cifar_lightning.data.archive import FOLDER, OFFICIAL_FILES, sum_of
 
     say(f"{data.name}, checksum of all images and labels {data.checksum}\n")
-    if data.name == "digits":
+    if not SETS[data.name].files:
         path = Path(digits.__file__).with_name("digits.npz")
         say(f"  {sum_of(path).md5}  {path.name}  (part of the package)")
         return
@@ -64,27 +65,30 @@ def show_sums(data: "CIFAR10DataModule") -> None:
         say(f"  {found.md5}  {name:13} {'official' if found.md5 == official.md5 else 'NOT the official file'}")
 
 
-def show_classes(data: "CIFAR10DataModule") -> None:
+def show_classes(data: "ImageDataModule") -> None:
     """How many images of each class are in each part."""
     import numpy as np
 
-    counts = {part: np.bincount(split.labels.numpy(), minlength=10).tolist() for part, split in parts(data).items()}
+    counts = {
+        part: np.bincount(split.labels.numpy(), minlength=len(data.class_names)).tolist()
+        for part, split in parts(data).items()
+    }
     say(f"\n  {'class':14}" + "".join(f"{part:>12}" for part in PARTS))
     for i, name in enumerate(data.class_names):
         say(f"  {name:14}" + "".join(f"{counts[part][i]:12,}" for part in PARTS))
     say(f"  {'all':14}" + "".join(f"{sum(counts[part]):12,}" for part in PARTS))
 
 
-def show_channels(data: "CIFAR10DataModule") -> None:
+def show_channels(data: "ImageDataModule") -> None:
     """Mean and deviation of the three channels: of training and validation images together, and of the test's."""
     import torch
 
-    from cifar_lightning.data.normalize import normalization
+    from cifar_lightning.data.normalize import measured
 
     say(f"\n  {'of [0, 1]':24}{'mean (red, green, blue)':30}deviation")
     both = torch.cat([data.train.images, data.val.images])
     for part, images in (("training and validation", both), ("test", data.test.images)):
-        mean, std = (", ".join(f"{value:.4f}" for value in values) for values in normalization("channel", images))
+        mean, std = (", ".join(f"{value:.4f}" for value in values) for values in measured(images))
         say(f"  {part:24}{mean:30}{std}")
 
 

@@ -1,4 +1,4 @@
-"""CIFAR-10 (or the embedded digits) as a LightningDataModule: archive -> arrays -> split -> batches."""
+"""A data set of the table as a LightningDataModule: files -> arrays -> splits -> batches."""
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -7,19 +7,23 @@ from typing import Any, Literal
 import lightning as L
 import torch
 
+from cifar_lightning.data.arrays import Source
 from cifar_lightning.data.device_loader import DeviceLoader, EvaluationLoader
 from cifar_lightning.data.loader import Batch, Split, TrainingLoader, check_batch_size
+from cifar_lightning.data.normalize import CHOICES as NORMALIZATIONS
 from cifar_lightning.data.normalize import normalization
-from cifar_lightning.data.parts import Parts, Source, load_parts
+from cifar_lightning.data.parts import Parts, load_parts
+from cifar_lightning.data.sets import SETS
 from cifar_lightning.data.worker_loader import WorkerLoader
 from cifar_lightning.errors import UserError
 
 
-class CIFAR10DataModule(L.LightningDataModule):
-    """Batches of (images uint8 [B, 3, 32, 32], labels int64 [B]); normalisation is left to the network's side.
+class ImageDataModule(L.LightningDataModule):
+    """Batches of (images uint8 [B, C, H, W], labels int64 [B]); normalisation is left to the network's side.
 
     After `setup`: `train`, `val`, `test` (`Split`s of uint8 tensors), `train_indices` and `val_indices` (into the
-    official training set), `class_names`, `mean`, `std`, `checksum`. Without a Trainer: one process, CPU, epoch 0.
+    official training set), `class_names`, `image_shape`, `mean`, `std`, `checksum`.
+    Without a Trainer: one process, CPU, epoch 0.
     """
 
     name: str
@@ -45,7 +49,7 @@ class CIFAR10DataModule(L.LightningDataModule):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        _choice("name", name, ("cifar10", "digits"))
+        _choice("name", name, tuple(SETS))
         _choice("source", source, ("pickle", "torchvision"))
         _choice("pipeline", pipeline, ("device", "worker"), group="augmentation")
         if eval_batch_size < 1:
@@ -54,7 +58,7 @@ class CIFAR10DataModule(L.LightningDataModule):
             raise UserError(f"data.num_workers={num_workers} must be 0 (in the main process) or more.")
         if not isinstance(seed, int) or seed < 0:
             raise UserError(f"seed={seed} must be a whole number of at least 0.")
-        normalization(normalize)  # refuses an unknown name before anything is read
+        _choice("normalize", normalize, NORMALIZATIONS)
         self.name, self.source, self.root, self.verify = name, source, Path(root), verify
         self.val_size, self.split_seed, self.normalize = val_size, split_seed, normalize
         self.batch_size, self.eval_batch_size, self.drop_last = batch_size, eval_batch_size, drop_last
@@ -81,8 +85,8 @@ class CIFAR10DataModule(L.LightningDataModule):
         self.val, self.test, self.train = parts.val, parts.test, parts.train
         self.train_indices, self.val_indices = parts.train_indices, parts.val_indices
         self.class_names, self.checksum = parts.class_names, parts.checksum
-        measured_on = None if self.name == "cifar10" else self.train.images
-        self.mean, self.std = normalization(self.normalize, measured_on)
+        self.image_shape = tuple(self.train.images.shape[1:])
+        self.mean, self.std = normalization(self.normalize, self.train.images, SETS[self.name].channel)
 
     @property
     def has_validation(self) -> bool:
@@ -111,7 +115,7 @@ class CIFAR10DataModule(L.LightningDataModule):
             self._train_loader.close()
 
     def augmented_examples(self, n: int) -> Batch:
-        """The first `n` images, uint8 [n, 3, 32, 32], and labels that training sees; nothing is disturbed by it."""
+        """The first `n` images, uint8 [n, C, H, W], and labels that training sees; nothing is disturbed by it."""
         self.setup()
         loader = self._training_loader(device=torch.device("cpu"), num_workers=0)
         images, labels, count = [], [], 0

@@ -1,4 +1,4 @@
-"""People's own image files as the 32x32 RGB images that the networks were trained on."""
+"""People's own image files as RGB images of the size that a network was trained on."""
 
 import glob
 import os
@@ -11,7 +11,6 @@ from PIL import Image, ImageColor, ImageOps
 
 from cifar_lightning.errors import UserError, regular
 
-SIZE = 32
 # The formats that files may have, whatever they are called: some of Pillow's other readers start programs.
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF")
 SUFFIXES = (".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp", ".dib", ".gif")
@@ -50,8 +49,8 @@ def _inside(folder: Path) -> Iterator[Path]:
                 yield Path(parent, name)
 
 
-def read_image(path: str | Path, *, fit: str = "crop", background: str = "white") -> np.ndarray:
-    """The file's image, uint8 [3, 32, 32]: of an animation the first frame, turned as its EXIF data say.
+def read_image(path: str | Path, size: int, *, fit: str = "crop", background: str = "white") -> np.ndarray:
+    """The file's image, uint8 [3, size, size]: of an animation the first frame, turned as its EXIF data say.
 
     Raises UnreadableImage for a file that is no image, damaged, or of more than MOST_PIXELS.
     """
@@ -61,21 +60,21 @@ def read_image(path: str | Path, *, fit: str = "crop", background: str = "white"
         with warnings.catch_warnings(action="ignore"), Image.open(path, formats=FORMATS) as image:
             if image.width * image.height > MOST_PIXELS:
                 raise Image.DecompressionBombError
-            return to_array(ImageOps.exif_transpose(image), fit=fit, background=background)
+            return to_array(ImageOps.exif_transpose(image), size, fit=fit, background=background)
     except Exception as error:  # Pillow's readers raise nearly anything on damaged files
         raise UnreadableImage(path, _reason(path, error)) from error
 
 
-def read_images(paths: Sequence[Path], **keys: str) -> tuple[np.ndarray, list[Path], list[UnreadableImage]]:
-    """The images that can be read, uint8 [N, 3, 32, 32], their paths, and what is wrong with the others."""
+def read_images(paths: Sequence[Path], size: int, **keys: str) -> tuple[np.ndarray, list[Path], list[UnreadableImage]]:
+    """The images that can be read, uint8 [N, 3, size, size], their paths, and what is wrong with the others."""
     images, read, unreadable = [], [], []
     for path in paths:
         try:
-            images.append(read_image(path, **keys))
+            images.append(read_image(path, size, **keys))
             read.append(path)
         except UnreadableImage as problem:
             unreadable.append(problem)
-    return np.stack(images) if images else np.empty((0, 3, SIZE, SIZE), np.uint8), read, unreadable
+    return np.stack(images) if images else np.empty((0, 3, size, size), np.uint8), read, unreadable
 
 
 def _reason(path: Path, error: Exception) -> str:
@@ -92,17 +91,17 @@ def _reason(path: Path, error: Exception) -> str:
     return f"damaged ({(str(error).splitlines() or [type(error).__name__])[0]})"
 
 
-def to_array(image: Image.Image, *, fit: str = "crop", background: str = "white") -> np.ndarray:
-    """Any image as uint8 [3, 32, 32]: what is transparent shows the background.
+def to_array(image: Image.Image, size: int, *, fit: str = "crop", background: str = "white") -> np.ndarray:
+    """Any image as uint8 [3, size, size]: what is transparent shows the background.
 
-    fit: "crop" takes the square in the middle, "squash" the whole. An image of 32x32 keeps its pixels.
+    fit: "crop" takes the square in the middle, "squash" the whole. An image of that size keeps its pixels.
     """
     rgb = to_rgb(image, background)
     side = min(rgb.size)
     left, top = (rgb.width - side) // 2, (rgb.height - side) // 2
     box = (left, top, left + side, top + side) if fit == "crop" else None
     # Bilinear over the whole area that a new pixel covers, as torchvision does with antialias=True.
-    small = rgb.resize((SIZE, SIZE), Image.Resampling.BILINEAR, box)
+    small = rgb.resize((size, size), Image.Resampling.BILINEAR, box)
     return np.ascontiguousarray(np.asarray(small).transpose(2, 0, 1))
 
 

@@ -1,4 +1,4 @@
-"""Mean and deviation by which images in [0, 1] are normalised. The network's side applies them, not the batches'."""
+"""Mean and standard deviation by which the network's side normalizes images in [0, 1]."""
 
 import torch
 from torch import Tensor
@@ -7,19 +7,19 @@ from cifar_lightning.errors import UserError
 
 Channels = tuple[float, float, float]
 
-# Of the 50,000 training images. The often-copied deviations (0.2023, 0.1994, 0.2010) are means of per-image ones.
-CIFAR10_MEAN: Channels = (0.4914, 0.4822, 0.4465)
-CIFAR10_STD: Channels = (0.2470, 0.2435, 0.2616)
 IMAGENET_MEAN: Channels = (0.485, 0.456, 0.406)
 IMAGENET_STD: Channels = (0.229, 0.224, 0.225)
 
 CHOICES = ("none", "half", "channel", "imagenet")
 
 
-def normalization(name: str, images: Tensor | None = None) -> tuple[Channels, Channels]:
-    """(mean, deviation) per channel; `channel` measures uint8 `images` [N, 3, H, W], or is CIFAR-10's own without them.
+def normalization(
+    name: str, images: Tensor, channel: tuple[Channels, Channels] | None = None
+) -> tuple[Channels, Channels]:
+    """(mean, standard deviation) of each channel; `channel`: the data set's own, measured on `images` where unknown.
 
-    none leaves [0, 1] as it is, half gives [-1, 1], imagenet is what pretrained weights expect.
+    images: uint8 [N, 3, H, W]. none leaves [0, 1] as it is, half gives [-1, 1], imagenet is what pretrained weights
+    expect.
     """
     if name == "none":
         return (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
@@ -28,11 +28,11 @@ def normalization(name: str, images: Tensor | None = None) -> tuple[Channels, Ch
     if name == "imagenet":
         return IMAGENET_MEAN, IMAGENET_STD
     if name == "channel":
-        return (CIFAR10_MEAN, CIFAR10_STD) if images is None else _measured(images)
+        return channel or measured(images)
     raise UserError(f"data.normalize={name} is none of the choices: {', '.join(CHOICES)}.")
 
 
-def _measured(images: Tensor) -> tuple[Channels, Channels]:
+def measured(images: Tensor) -> tuple[Channels, Channels]:
     # From a histogram of the 256 levels: exact, and no float copy of the whole set.
     levels = torch.arange(256, dtype=torch.float64) / 255
     mean, std = [], []

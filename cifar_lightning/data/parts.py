@@ -1,33 +1,16 @@
 """The training, validation and test part of a data set, read once for all runs of a process."""
 
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from cifar_lightning.data.archive import OFFICIAL_FILES
-from cifar_lightning.data.digits import load_digits
-from cifar_lightning.data.download import fetch_cifar10
+from cifar_lightning.data.arrays import LabeledImages, Source
 from cifar_lightning.data.loader import Split
-from cifar_lightning.data.sources import LabeledImages, load_cifar10, warn_of_changes
+from cifar_lightning.data.sets import SETS
 from cifar_lightning.data.split import stratified_split
-
-
-@dataclass(frozen=True)
-class Source:
-    """Where images come from and how they are split: what decides which images a part has."""
-
-    name: str
-    source: Literal["pickle", "torchvision"]
-    root: Path
-    verify: bool
-    val_size: int | float
-    split_seed: int
 
 
 @dataclass(frozen=True)
@@ -64,7 +47,7 @@ def load_parts(source: Source) -> Parts:
     key = _key(source)
     if _latest is not None and _latest[0] == key and not any(tensor._version for tensor in _latest[1].tensors()):
         if _latest[1].changed:  # each run's log says so
-            warn_of_changes(_latest[1].changed, source.root)
+            SETS[source.name].module().warn_of_changes(_latest[1].changed, source.root)
         return _latest[1]
     _latest = None  # before the others are read
     parts = _read(source)
@@ -74,16 +57,17 @@ def load_parts(source: Source) -> Parts:
 
 def _key(source: Source) -> str:
     """What was asked for and, of files, which they are. As text: a `val_size` of 1 is an image, of 1.0 all of them."""
-    if source.name == "digits":
-        return repr(("digits", source.val_size, source.split_seed))
-    folder = fetch_cifar10(source.root, source.verify).resolve()
-    states = [os.stat(folder / name) if (folder / name).exists() else None for name in OFFICIAL_FILES]
-    return repr((replace(source, root=folder), [s and (s.st_ino, s.st_size, s.st_mtime_ns) for s in states]))
+    data_set = SETS[source.name]
+    if not data_set.files:
+        return repr((source.name, source.val_size, source.split_seed))
+    folder = data_set.module().fetch(source.root, source.verify).resolve()
+    states = [(path.name, path.stat()) for path in sorted(folder.iterdir())]
+    files = [(name, state.st_ino, state.st_size, state.st_mtime_ns) for name, state in states]
+    return repr((replace(source, root=folder), files))
 
 
 def _read(source: Source) -> Parts:
-    is_digits = source.name == "digits"
-    arrays = load_digits() if is_digits else load_cifar10(source.root, source.source, source.verify)
+    arrays = SETS[source.name].module().read(source)
     train, val = stratified_split(arrays.train.labels, source.val_size, source.split_seed)
     with torch.inference_mode(False):  # ordinary tensors, which count the changes that are made to them
         return Parts(

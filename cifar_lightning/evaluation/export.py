@@ -25,8 +25,8 @@ from cifar_lightning.reporting.files import atomic_path
 from cifar_lightning.training.classifier import ImageClassifier
 
 INPUTS = {
-    "uint8": "images: uint8 [batch, 3, 32, 32], RGB, 0 to 255",
-    "float": "images: float32 [batch, 3, 32, 32], RGB, 0 to 1",
+    "uint8": "images: uint8 [batch, {}], RGB, 0 to 255",
+    "float": "images: float32 [batch, {}], RGB, 0 to 1",
 }
 # Of the largest logit: single precision in another order of operations differs by a hundredth of this.
 TOLERANCE = 1e-3
@@ -101,7 +101,7 @@ def metadata(classifier: ImageClassifier, checkpoint: str, dtype: str) -> dict[s
     mean, std = ([float(f"{value:.5g}") for value in values] for values in (classifier.mean, classifier.std))
     return {
         "class_names": list(classifier.class_names),
-        "input": INPUTS[dtype],
+        "input": INPUTS[dtype].format(", ".join(map(str, classifier.image_shape or ()))),
         "output": f"logits: float32 [batch, {len(classifier.class_names)}]; their softmax are probabilities",
         "normalisation": f"inside: mean {mean}, deviation {std} of images in [0, 1]",
         "network": str(classifier.config["model"].get("_target_")),

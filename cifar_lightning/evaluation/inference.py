@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from cifar_lightning.data.images import SIZE, read_image, to_array
+from cifar_lightning.data.images import read_image, to_array
 from cifar_lightning.errors import UserError
 from cifar_lightning.training.classifier import ImageClassifier
 from cifar_lightning.training.metrics import check_logits
@@ -62,40 +62,44 @@ class Classifier:
     def __init__(self, module: ImageClassifier, device: str | torch.device = "cpu") -> None:
         self.module = module.eval().to(device)
         self.class_names, self.config = module.class_names, module.config
+        self.image_shape = module.image_shape or ()
 
     def predict(self, images: AnyImages) -> Predictions:
         """Classes and probabilities of one image or many.
 
         images: paths of image files or PIL images, of any size and mode; or an array or tensor
-        [N, 3, 32, 32] (or one [3, 32, 32]), uint8, or floating point in [0, 1].
+        [N, C, H, W] (or one [C, H, W]) of the `image_shape`, uint8, or floating point in [0, 1].
         Raises UserError for a file that can't be read and for an array of another shape or range.
         """
-        logits = self.logits(as_batch(images))
+        logits = self.logits(as_batch(images, self.image_shape))
         return Predictions(logits.double().softmax(1).float(), self.class_names)
 
     @torch.inference_mode()
     def logits(self, images: Tensor) -> Tensor:
-        """Float [N, K] on the CPU, computed in single precision, of images uint8 or in [0, 1] [N, 3, 32, 32]."""
+        """Float [N, K] on the CPU, computed in single precision, of images uint8 or in [0, 1] [N, C, H, W]."""
         parts = [self.module(part.to(self.module.device)).float().cpu() for part in images.split(BATCH)]
         logits = torch.cat(parts)
         check_logits(logits, self.class_names)
         return logits
 
 
-def as_batch(images: Any) -> Tensor:
-    """What `predict` takes, as uint8 or floating point [N, 3, 32, 32]."""
+def as_batch(images: Any, shape: Sequence[int]) -> Tensor:
+    """What `predict` takes, as uint8 or floating point [N, C, H, W]."""
     if isinstance(images, str | os.PathLike | Image.Image):
         images = [images]
     if isinstance(images, Sequence):
         if not images:
             raise UserError("there are no images to predict")
-        arrays = [to_array(each) if isinstance(each, Image.Image) else read_image(each) for each in images]
+        arrays = [
+            to_array(each, shape[-1]) if isinstance(each, Image.Image) else read_image(each, shape[-1])
+            for each in images
+        ]
         return torch.from_numpy(np.stack(arrays))
     batch = torch.as_tensor(images)
     batch = batch[None] if batch.ndim == 3 else batch
-    if batch.shape[1:] != (3, SIZE, SIZE) or not len(batch):
+    if batch.shape[1:] != tuple(shape) or not len(batch):
         raise UserError(
-            f"images of shape {tuple(batch.shape)}: an array must be [N, 3, {SIZE}, {SIZE}]; "
+            f"images of shape {tuple(batch.shape)}: an array must be [N, {', '.join(map(str, shape))}]; "
             "give paths or PIL images to have them resized"
         )
     if batch.dtype == torch.uint8:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from cifar_lightning.callbacks.progress import ProgressBar
 from cifar_lightning.config.rules import PRECISIONS
-from cifar_lightning.data.datamodule import CIFAR10DataModule
+from cifar_lightning.data.datamodule import ImageDataModule
 from cifar_lightning.data.device_loader import EvaluationLoader
 from cifar_lightning.data.loader import Split
 from cifar_lightning.errors import UserError, first_line
@@ -19,7 +19,7 @@ from cifar_lightning.training.classifier import ImageClassifier
 from cifar_lightning.training.precision import resolve_precision
 
 
-def chosen_split(datamodule: CIFAR10DataModule, name: str, class_names: Sequence[str]) -> Split:
+def chosen_split(datamodule: ImageDataModule, name: str, class_names: Sequence[str]) -> Split:
     """The training, validation or test part, to be tested with a network of these classes.
 
     Raises UserError for a validation part that the run did not have, or data with other classes.
@@ -34,7 +34,7 @@ def chosen_split(datamodule: CIFAR10DataModule, name: str, class_names: Sequence
     return split
 
 
-def picked(datamodule: CIFAR10DataModule, name: str, numbers: Sequence[int], class_names: Sequence[str]) -> Split:
+def picked(datamodule: ImageDataModule, name: str, numbers: Sequence[int], class_names: Sequence[str]) -> Split:
     """Single images of a split by their numbers in it. Raises UserError for a number that it does not have."""
     split = chosen_split(datamodule, name, class_names)
     beyond = [number for number in numbers if not 0 <= number < len(split)]

@@ -9,13 +9,14 @@ from collections.abc import Callable
 
 from torch import Tensor, nn
 
+from cifar_lightning.errors import UserError
 from cifar_lightning.models.initialization import initialize
 
 
 class AlexNet(nn.Module):
     """Five blocks of convolution, batch norm, activation, (dropout, pooling); then one hidden layer.
 
-    Shapes: images [N, 3, 32, 32] -> 15 -> 7 -> 3 px by the three poolings; logits [N, num_classes].
+    Shapes: images [N, 3, H, W] (32 -> 15 -> 7 -> 3 px by the three poolings); logits [N, num_classes].
     """
 
     def __init__(
@@ -24,8 +25,14 @@ class AlexNet(nn.Module):
         activation: Callable[[], nn.Module] = nn.ReLU,
         init: str = "default",
         num_classes: int = 10,
+        input_size: int = 32,
     ) -> None:
         super().__init__()
+        size = input_size
+        for _ in range(3):  # poolings
+            size = (size - 3) // 2 + 1
+        if size < 1:
+            raise UserError(f"model=alexnet: nothing is left of a {input_size} px image after three poolings")
 
         def block(in_channels: int, out_channels: int, *after: nn.Module) -> nn.Sequential:
             conv = nn.Conv2d(in_channels, out_channels, kernel_size=3, padding=1)
@@ -41,7 +48,7 @@ class AlexNet(nn.Module):
         self.classifier = nn.Sequential(
             nn.Flatten(),
             nn.Dropout(0.3),
-            nn.Linear(256 * 3 * 3, 512),
+            nn.Linear(256 * size * size, 512),
             nn.BatchNorm1d(512),
             activation(),
             # The tutorial drops out before ReLU: the same function, as the two commute.

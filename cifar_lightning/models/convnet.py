@@ -22,7 +22,7 @@ class ConvNet(nn.Module):
     `kernel`, `stride` and `padding` are one number for all convolutions or a list with one for each. Some of the
     tutorials drop out before ReLU; that is the same function, since ReLU commutes with a scaling by 0 or 1 / (1 - p).
 
-    Shapes: images [N, in_channels, image_size, image_size]; logits [N, num_classes].
+    Shapes: images [N, in_channels, input_size, input_size]; logits [N, num_classes].
     """
 
     def __init__(
@@ -41,7 +41,7 @@ class ConvNet(nn.Module):
         init: str = "default",
         num_classes: int = 10,
         in_channels: int = 3,
-        image_size: int = 32,
+        input_size: int = 32,
     ) -> None:
         super().__init__()
         if any(size < 1 for size in (*channels, *hidden)):
@@ -53,7 +53,7 @@ class ConvNet(nn.Module):
         )
 
         features: list[nn.Module] = []
-        width, size = in_channels, image_size
+        width, size = in_channels, input_size
         for out, k, s, p in zip(channels, kernels, strides, paddings, strict=True):
             features.append(nn.Conv2d(width, out, k, s, p))
             if batch_norm:
@@ -62,7 +62,7 @@ class ConvNet(nn.Module):
             width, size = out, ((size + 2 * p - k) // s + 1) // pooling
             if size < 1:
                 raise UserError(
-                    f"model.channels: nothing is left of a {image_size} px image after the convolution to {out};"
+                    f"model.channels: nothing is left of a {input_size} px image after the convolution to {out};"
                     " use fewer convolutions, a smaller kernel, stride or pooling, or more padding"
                 )
         self.features = nn.Sequential(*features, nn.Flatten())

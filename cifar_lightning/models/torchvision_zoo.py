@@ -15,8 +15,6 @@ from cifar_lightning.errors import UserError
 from cifar_lightning.models.torchvision_families import FAMILIES, Family, family_of
 from cifar_lightning.models.torchvision_weights import load_pretrained
 
-IMAGE_SIZE = 32
-
 
 class TorchvisionClassifier(nn.Module):
     """The network `name` with `num_classes` outputs, on images enlarged to `image_size` if that is given.
@@ -39,12 +37,13 @@ class TorchvisionClassifier(nn.Module):
         freeze: str = "none",
         dropout: float | None = None,
         num_classes: int = 10,
+        input_size: int = 32,
     ) -> None:
         super().__init__()
         _check("stem", stem, ("imagenet", "cifar"))
         _check("freeze", freeze, ("none", "all_but_head", "all_but_last_stage"))
         family = family_of(name)
-        size = image_size or IMAGE_SIZE
+        size = image_size or input_size
         family.check_size(name, size)
         if stem == "cifar" and not family.stem:
             able = ", ".join(f.names[0] for f in FAMILIES if f.stem)

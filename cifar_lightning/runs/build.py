@@ -3,7 +3,7 @@
 import inspect
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pydoc import ErrorDuringImport, locate
 from typing import Any
 
@@ -25,14 +25,23 @@ from cifar_lightning.callbacks.last_checkpoint import WholeFiles
 from cifar_lightning.callbacks.refused import check_callbacks
 from cifar_lightning.callbacks.time_limit import TimeLimit
 from cifar_lightning.config.compose import conf_dir, instantiate, plain
-from cifar_lightning.config.monitors import why_no_validation
-from cifar_lightning.data.datamodule import CIFAR10DataModule
+from cifar_lightning.config.monitors import is_own, why_no_validation
+from cifar_lightning.data.datamodule import ImageDataModule
+from cifar_lightning.data.own import adopted
 from cifar_lightning.errors import UserError, first_line
 from cifar_lightning.training.precision import resolve_precision
 from cifar_lightning.training.profiling import NoProfiler
 
 
-def build_datamodule(config: DictConfig) -> CIFAR10DataModule:
+def build_datamodule(config: DictConfig) -> Any:
+    """The data: an ImageDataModule, or a LightningDataModule of the user's own with the same attributes."""
+    if is_own(config):
+        datamodule = instantiate(plain(config.data))
+        if not isinstance(datamodule, L.LightningDataModule):
+            raise UserError(
+                f"data._target_={config.data._target_}: expected a LightningDataModule, got {type(datamodule).__name__}"
+            )
+        return adopted(datamodule)
     transforms = []
     for name, transform in config.augmentation.transforms.items():
         try:
@@ -40,19 +49,31 @@ def build_datamodule(config: DictConfig) -> CIFAR10DataModule:
         except UserError as error:
             raise UserError(f"augmentation.transforms.{name}: {error}") from error
     try:
-        return CIFAR10DataModule(
+        return ImageDataModule(
             **plain(config.data), pipeline=config.augmentation.pipeline, transforms=transforms, seed=config.seed
         )
     except TypeError as error:
         raise UserError(f"data: {first_line(error)}") from error
 
 
-def build_network(config: DictConfig) -> nn.Module:
-    network = instantiate(plain(config.model))
+def fitted(model: Mapping[str, Any], datamodule: Any) -> dict[str, Any]:
+    """The model's config with what its network takes from the data: classes, channels and size of the images."""
+    channels, height, _ = datamodule.image_shape
+    given = {"num_classes": len(datamodule.class_names), "in_channels": channels, "input_size": height}
+    return {**{key: value for key, value in given.items() if key in parameters_of(model["_target_"])}, **model}
+
+
+def parameters_of(target: Any) -> Mapping[str, inspect.Parameter]:
+    try:
+        return inspect.signature(locate(str(target))).parameters  # type: ignore[arg-type]
+    except (TypeError, ValueError, ErrorDuringImport):  # not there: said when it is to be built
+        return {}
+
+
+def build_network(model: Mapping[str, Any]) -> nn.Module:
+    network = instantiate(model)
     if not isinstance(network, nn.Module):
-        raise UserError(
-            f"model._target_={config.model._target_}: expected a torch.nn.Module, got {type(network).__name__}"
-        )
+        raise UserError(f"model._target_={model['_target_']}: expected a torch.nn.Module, got {type(network).__name__}")
     return network
 
 
@@ -63,10 +84,11 @@ def build_loss(config: DictConfig) -> nn.Module:
     return loss
 
 
-def build_module(config: DictConfig, datamodule: CIFAR10DataModule) -> L.LightningModule:
+def build_module(config: DictConfig, datamodule: ImageDataModule) -> L.LightningModule:
     """The LightningModule around the network; one of the user's own gets what its `__init__` takes by name."""
+    model = fitted(plain(config.model), datamodule)
     arguments = {
-        "network": build_network(config),
+        "network": build_network(model),
         "loss": build_loss(config),
         "optimizer": plain(config.optimizer),
         "scheduler": plain(config.scheduler),
@@ -74,7 +96,8 @@ def build_module(config: DictConfig, datamodule: CIFAR10DataModule) -> L.Lightni
         "mean": datamodule.mean,
         "std": datamodule.std,
         "class_names": datamodule.class_names,
-        "config": plain(config),
+        "image_shape": datamodule.image_shape,
+        "config": {**plain(config), "model": model},
         "compile": config.compile,
         "channels_last": config.channels_last,
     }
@@ -149,7 +172,7 @@ def build_logger(settings: dict[str, Any], step: int | None = None) -> Logger:
     return logger
 
 
-def build_callbacks(config: DictConfig, datamodule: CIFAR10DataModule) -> list[Callback]:
+def build_callbacks(config: DictConfig, datamodule: ImageDataModule) -> list[Callback]:
     """The config's callbacks, without those that would have nothing to do in this run."""
     built = {name: instantiate(plain(keys)) for name, keys in config.callbacks.items() if keys is not None}
     for name, callback in built.items():
@@ -168,22 +191,19 @@ def build_callbacks(config: DictConfig, datamodule: CIFAR10DataModule) -> list[C
 
 
 def leave_out_untaken(config: DictConfig) -> None:
-    """Of a network or loss of the user's own, drop those keys of the chosen file that its class doesn't take.
+    """Of data, a network or a loss of the user's own, drop those keys of the chosen file that its class doesn't take.
 
     `model=cnn2 model._target_=my_package.Net` has the keys of cnn2, whatever Net's are; what the user adds stays.
     """
-    for group in ("model", "loss"):
+    for group in ("data", "model", "loss"):
         target = str(config[group].get("_target_"))
-        if target.startswith(("cifar_lightning.", "torch.", "torchvision.")) and group == "model":
+        taken = parameters_of(target)
+        if "_target_" not in config[group] or locate(target) is None or target.startswith("cifar_lightning."):
             continue
-        try:
-            taken = inspect.signature(locate(target)).parameters.values()  # type: ignore[arg-type]
-        except (TypeError, ValueError, ErrorDuringImport):  # not there: said when it is to be built
-            continue
-        if any(parameter.kind is parameter.VAR_KEYWORD for parameter in taken):
+        if any(parameter.kind is parameter.VAR_KEYWORD for parameter in taken.values()):
             continue
         chosen = OmegaConf.load(conf_dir() / group / f"{config.choices[group]}.yaml")
-        names = {parameter.name for parameter in taken}
+        names = set(taken)
         with open_dict(config):
             for key in [key for key in chosen if key in config[group] and key not in (*names, "_target_")]:
                 del config[group][key]

@@ -24,7 +24,7 @@ from cifar_lightning.callbacks.history import History
 from cifar_lightning.config.compose import plain
 from cifar_lightning.config.identity import differences, is_partial
 from cifar_lightning.console import say
-from cifar_lightning.data.datamodule import CIFAR10DataModule
+from cifar_lightning.data.datamodule import ImageDataModule
 from cifar_lightning.reporting import figures, tables, tensorboard
 from cifar_lightning.reporting.files import write_json, write_predictions
 from cifar_lightning.reporting.summary import Run
@@ -45,7 +45,7 @@ def collect(
     overrides: Sequence[str],
     trainer: L.Trainer,
     module: L.LightningModule,
-    datamodule: CIFAR10DataModule,
+    datamodule: ImageDataModule,
     history: History,
     validation: Mapping[str, float | None],
     checkpoint: str | None,
@@ -94,7 +94,7 @@ def published(config: DictConfig, differing: Sequence[str], checkpoint: str | No
     return figure.get(checkpoint) if isinstance(figure, dict) else figure  # one for each checkpoint
 
 
-def circumstances(trainer: L.Trainer, datamodule: CIFAR10DataModule) -> dict[str, Any]:
+def circumstances(trainer: L.Trainer, datamodule: ImageDataModule) -> dict[str, Any]:
     """When, on what and with what the figures came about."""
     return {
         "precision": str(trainer.precision),
@@ -130,7 +130,7 @@ def versions() -> dict[str, str]:
 
 
 def draw(
-    metrics: Mapping[str, Any], history: History, module: L.LightningModule, datamodule: CIFAR10DataModule
+    metrics: Mapping[str, Any], history: History, module: L.LightningModule, datamodule: ImageDataModule
 ) -> dict[str, Figure]:
     """The run's figures by name."""
     images, labels = datamodule.augmented_examples(40)

@@ -7,7 +7,7 @@ import lightning as L
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from cifar_lightning.checkpoints.read import read_checkpoint
-from cifar_lightning.data.datamodule import CIFAR10DataModule
+from cifar_lightning.data.datamodule import ImageDataModule
 from cifar_lightning.training.classifier import ImageClassifier
 
 log = logging.getLogger(__name__)
@@ -38,7 +38,7 @@ def recorded_validation(classifier: ImageClassifier, checkpoint: str | None) -> 
 
 
 def validate(
-    trainer: L.Trainer, module: L.LightningModule, datamodule: CIFAR10DataModule, checkpoint: str | None
+    trainer: L.Trainer, module: L.LightningModule, datamodule: ImageDataModule, checkpoint: str | None
 ) -> dict[str, float | None]:
     """The validation metrics of a checkpoint, measured now; None where there is no validation split."""
     if not datamodule.has_validation:

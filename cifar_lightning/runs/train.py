@@ -76,7 +76,9 @@ def fit_and_test(config: DictConfig, overrides: list[str], show: bool, more: Seq
     )
     callbacks = [history, *build_callbacks(config, datamodule), *more]
     if not isinstance(module, ImageClassifier):
-        callbacks.append(Description(plain(config), datamodule.class_names, datamodule.mean, datamodule.std))
+        callbacks.append(
+            Description(plain(config), datamodule.class_names, datamodule.mean, datamodule.std, datamodule.image_shape)
+        )
     trainer = build_trainer(config, callbacks, build_loggers(config, step))
 
     tested = config.trainer.limit_test_batches

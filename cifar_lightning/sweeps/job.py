@@ -13,7 +13,9 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, open_dict, read_write
 
 from cifar_lightning.config.compose import quoted
+from cifar_lightning.config.monitors import is_own
 from cifar_lightning.console import log_traceback
+from cifar_lightning.data.sets import fetch
 from cifar_lightning.errors import Interrupted, UserError, first_line
 from cifar_lightning.reporting.tables import duration, percent
 from cifar_lightning.runs.folders import claim, owned, remove_unstarted
@@ -74,11 +76,9 @@ def train(config: DictConfig, *, show: bool = True) -> dict[str, Any]:
         from cifar_lightning.training.precision import resolve_accelerator
 
         resolve_accelerator(config.trainer.accelerator)
-    if config.ckpt_path is None and config.data.name == "cifar10":
+    if config.ckpt_path is None and not is_own(config):
         # Before torch is imported, so that who has no data need not wait for it; and once for all processes.
-        from cifar_lightning.data.download import fetch_cifar10
-
-        fetch_cifar10(Path(config.data.root), config.data.verify)
+        fetch(config.data.name, config.data.get("root", "data"), config.data.get("verify", True))
     overrides = list(HydraConfig.get().overrides.task)
     processes = processes_to_start(trainer_settings(config, overrides))
     if processes > 0:

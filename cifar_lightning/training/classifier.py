@@ -30,7 +30,7 @@ class ImageClassifier(L.LightningModule):
 
     `train/loss` is what is minimised, the mean of `loss` (soft targets and a network's weighted heads included);
     `val/loss` and `test/loss` are the plain cross entropy. `optimizer` and `scheduler` are configs with `_target_`;
-    `config` is the run's whole config in plain containers, kept in its checkpoints.
+    `config` is the run's whole config in plain containers, kept in its checkpoints; `image_shape` [C, H, W].
 
     A network may offer `weighted_heads(images) -> [(weight, logits), …]`, main head first: what enters the
     training loss in the place of its output; and `initialize_from(images)`, normalised: weights computed from data.
@@ -48,6 +48,7 @@ class ImageClassifier(L.LightningModule):
         std: Sequence[float],
         class_names: Sequence[str],
         config: dict[str, Any],
+        image_shape: Sequence[int] | None = None,
         loss: nn.Module | None = None,
         test_tta: str = "none",
         compile: bool = False,
@@ -60,6 +61,7 @@ class ImageClassifier(L.LightningModule):
         self.optimizer_config, self.scheduler_config = dict(optimizer), dict(scheduler)
         self.loss, self.test_tta = loss or CrossEntropy(), test_tta
         self.class_names = tuple(class_names)
+        self.image_shape = None if image_shape is None else tuple(image_shape)
         self.config = config
         self.mean, self.std = tuple(map(float, mean)), tuple(map(float, std))
         # Plain tensors, moved by _apply: an average of weights (EMA) takes the buffers too, and its rounding drifts.
@@ -77,8 +79,8 @@ class ImageClassifier(L.LightningModule):
         self._resume: dict[str, Any] | None = None
         if compile:
             self.network.compile()  # in place, so that the names in the state dict stay as they are
-        else:
-            self.example_input_array = torch.zeros(2, 3, 32, 32, dtype=torch.uint8)
+        elif image_shape is not None:
+            self.example_input_array = torch.zeros(2, *image_shape, dtype=torch.uint8)
 
     def _apply(self, fn: Any, *args: Any, **kwargs: Any) -> "ImageClassifier":
         super()._apply(fn, *args, **kwargs)
@@ -310,6 +312,7 @@ class ImageClassifier(L.LightningModule):
             "class_names": list(self.class_names),
             "mean": list(self.mean),
             "std": list(self.std),
+            "image_shape": list(self.image_shape or ()),
             "data_checksum": self._data_checksum,
         }
         if hasattr(self, "train_sums"):

@@ -103,7 +103,7 @@ def test_the_data_may_lie_elsewhere_now(evaluated, cifar_folder, tmp_path):
 
 
 def test_data_that_are_not_there_are_asked_for(evaluated, tmp_path, monkeypatch):
-    monkeypatch.setattr("cifar_lightning.checkpoints.load.CIFAR10DataModule.setup", refuse)
+    monkeypatch.setattr("cifar_lightning.checkpoints.load.ImageDataModule.setup", refuse)
     path = write_checkpoint(tmp_path / "a.ckpt", config=whole_config("data=cifar10", "data.root=gone"))
     outcome = evaluated(f"ckpt_path={path}")
     assert outcome == Outcome(1, "", "error: no data here\n")

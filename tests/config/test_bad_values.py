@@ -126,7 +126,7 @@ def test_a_value_of_the_wrong_kind_is_refused_for_every_key(command, key, choice
         ("+logger.mine._target_=os.getpid", "os.getpid: expected a Lightning Logger, got int"),
         ("+callbacks.mine._target_=no.such.Callback", "no.such.Callback"),
         ("+trainer.no_such_key=1", "no_such_key"),
-        ("+data.no_such_key=1", "data: CIFAR10DataModule.__init__() got an unexpected keyword argument 'no_such_key'"),
+        ("+data.no_such_key=1", "data: ImageDataModule.__init__() got an unexpected keyword argument 'no_such_key'"),
         ("trainer.limit_test_batches=0.0001", "trainer.limit_test_batches=0.0001 is less than one batch"),
     ],
 )  # fmt: skip

@@ -12,8 +12,8 @@ from helpers.packing import assert_fetched, pack
 from cifar_lightning.data import archive as archives
 from cifar_lightning.data import check
 from cifar_lightning.data.archive import ARCHIVE, FOLDER, OFFICIAL_FILES, unpack
+from cifar_lightning.data.cifar10 import load_cifar10
 from cifar_lightning.data.download import fetch_cifar10
-from cifar_lightning.data.sources import load_cifar10
 from cifar_lightning.errors import UserError
 
 

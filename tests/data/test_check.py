@@ -11,7 +11,7 @@ from helpers.official_format import batch, coloured_noise, python2_pickle, write
 
 from cifar_lightning.data import check
 from cifar_lightning.data.check import repeats
-from cifar_lightning.data.datamodule import CIFAR10DataModule
+from cifar_lightning.data.datamodule import ImageDataModule
 from cifar_lightning.data.digits import load_digits
 from cifar_lightning.data.split import stratified_split
 
@@ -49,7 +49,7 @@ def test_planted_copies_are_found_wherever_the_split_puts_them(planted, capsys, 
     data = [f"data.root={root}", "data.verify=false", "data.val_size=60", f"data.split_seed={seed}"]
     code, out, err = checked(capsys, *data)
     assert (code, err) == (0, "")
-    module = CIFAR10DataModule(root=root, verify=False, val_size=60, split_seed=seed, batch_size=1)
+    module = ImageDataModule(root=root, verify=False, val_size=60, split_seed=seed, batch_size=1)
     module.setup()
     in_val = {3, 20, 40} & set(module.val_indices.tolist())
     assert counts(out) == {
@@ -85,7 +85,7 @@ def test_sums_classes_and_channels_are_those_of_the_files(planted, capsys):
     for name in ("data_batch_1", "test_batch", "batches.meta"):
         md5 = hashlib.md5((root / FOLDER / name).read_bytes()).hexdigest()
         assert re.search(rf"{md5}  {name} +NOT the official file", out)
-    module = CIFAR10DataModule(root=root, verify=False, val_size=60, batch_size=1)
+    module = ImageDataModule(root=root, verify=False, val_size=60, batch_size=1)
     module.setup()
     assert module.checksum in out
     for split in (module.train, module.val, module.test):

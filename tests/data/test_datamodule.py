@@ -9,7 +9,7 @@ from helpers.digit_loaders import AUGMENTATIONS, augmentation, joined, same
 from lightning.pytorch.callbacks import ModelCheckpoint, OnExceptionCheckpoint
 from sklearn.model_selection import train_test_split
 
-from cifar_lightning.data.datamodule import CIFAR10DataModule
+from cifar_lightning.data.datamodule import ImageDataModule
 from cifar_lightning.data.digits import load_digits
 from cifar_lightning.data.normalize import CIFAR10_MEAN, CIFAR10_STD
 from cifar_lightning.errors import UserError
@@ -18,7 +18,7 @@ from cifar_lightning.errors import UserError
 def digits_module(name="none", **keys):
     pipeline, transforms = augmentation(name)
     keys = {"name": "digits", "val_size": 0.2, "batch_size": 64, "num_workers": 0} | keys
-    return CIFAR10DataModule(pipeline=pipeline, transforms=transforms, **keys)
+    return ImageDataModule(pipeline=pipeline, transforms=transforms, **keys)
 
 
 class Recorder(L.LightningModule):
@@ -108,7 +108,7 @@ def test_digits_are_normalised_by_their_own_training_part():
 
 
 def test_cifar10_files(cifar_folder):
-    module = CIFAR10DataModule(root=cifar_folder, verify=False, val_size=50, batch_size=16)
+    module = ImageDataModule(root=cifar_folder, verify=False, val_size=50, batch_size=16)
     module.prepare_data()
     module.setup()
     assert (len(module.train), len(module.val), len(module.test)) == (250, 50, 100)
@@ -220,7 +220,7 @@ def test_overfit_batches_shows_the_same_images_in_every_epoch(tmp_path):
 )
 def test_bad_values_are_refused_before_anything_is_read(keys, message):
     with pytest.raises(UserError, match=message):
-        CIFAR10DataModule(**keys)
+        ImageDataModule(**keys)
 
 
 @pytest.mark.parametrize(
@@ -238,7 +238,7 @@ def test_values_that_do_not_fit_the_data_are_refused_by_setup(keys, message):
 
 def test_pipeline_must_be_one_of_the_two():
     with pytest.raises(UserError, match=r"augmentation\.pipeline=gpu.*device, worker"):
-        CIFAR10DataModule(name="digits", pipeline="gpu")
+        ImageDataModule(name="digits", pipeline="gpu")
 
 
 @pytest.mark.parametrize(
@@ -246,4 +246,4 @@ def test_pipeline_must_be_one_of_the_two():
 )
 def test_transforms_of_the_other_pipeline_are_refused(pipeline, name, other):
     with pytest.raises(UserError, match=rf"augmentation\.pipeline={pipeline} .* augmentation\.pipeline={other}\?"):
-        CIFAR10DataModule(name="digits", pipeline=pipeline, transforms=augmentation(name)[1])
+        ImageDataModule(name="digits", pipeline=pipeline, transforms=augmentation(name)[1])

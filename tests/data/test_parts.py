@@ -7,7 +7,7 @@ import torch
 
 from cifar_lightning.data import parts
 from cifar_lightning.data.archive import FOLDER, OFFICIAL_FILES
-from cifar_lightning.data.datamodule import CIFAR10DataModule
+from cifar_lightning.data.datamodule import ImageDataModule
 
 
 @pytest.fixture
@@ -16,14 +16,14 @@ def reads(monkeypatch):
     names = []
     read_file = parts.load_cifar10.__globals__["read_file"]
     monkeypatch.setattr(
-        "cifar_lightning.data.sources.read_file", lambda path: names.append(path.name) or read_file(path)
+        "cifar_lightning.data.cifar10.read_file", lambda path: names.append(path.name) or read_file(path)
     )
     monkeypatch.setattr(parts, "_latest", None)
     return names
 
 
 def module(root, **keys):
-    built = CIFAR10DataModule(root=root, verify=False, **{"val_size": 60, "batch_size": 20} | keys)
+    built = ImageDataModule(root=root, verify=False, **{"val_size": 60, "batch_size": 20} | keys)
     built.setup()
     return built
 
@@ -52,7 +52,7 @@ def test_one_image_and_all_of_them_are_not_the_same_share():
 
 
 def digits(**keys):
-    built = CIFAR10DataModule(name="digits", batch_size=8, **keys)
+    built = ImageDataModule(name="digits", batch_size=8, **keys)
     built.setup()
     return built
 

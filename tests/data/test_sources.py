@@ -14,8 +14,8 @@ from torchvision.datasets import CIFAR10
 
 from cifar_lightning.data import sources
 from cifar_lightning.data.archive import FOLDER, OFFICIAL_FILES, TRAIN, Sum, sum_of
-from cifar_lightning.data.datamodule import CIFAR10DataModule
-from cifar_lightning.data.sources import load_cifar10
+from cifar_lightning.data.cifar10 import load_cifar10
+from cifar_lightning.data.datamodule import ImageDataModule
 from cifar_lightning.errors import UserError
 
 
@@ -68,7 +68,7 @@ def test_both_sources_give_the_same_arrays(cifar_folder):
 def test_both_sources_give_the_same_batches_in_the_same_order(cifar_folder, pipeline):
     def everything(source):
         keys = {"pipeline": pipeline, "num_workers": 0, "batch_size": 32, "val_size": 60, "seed": 3}
-        data = CIFAR10DataModule(root=cifar_folder, source=source, **keys)
+        data = ImageDataModule(root=cifar_folder, source=source, **keys)
         data.setup()
         batches = [*data.train_dataloader(), *data.val_dataloader(), *data.test_dataloader()]
         return batches, (data.mean, data.std, data.class_names, data.checksum)

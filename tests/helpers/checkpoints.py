@@ -34,6 +34,7 @@ def checkpoint_of(
             "class_names": list(class_names),
             "mean": [0.5, 0.4, 0.3],
             "std": [0.2, 0.25, 0.3],
+            "image_shape": [3, 32, 32],
             "resume": {"rng": torch.get_rng_state()[None]},
         },
         "optimizer_states": [{"momentum": torch.zeros(1000)}],

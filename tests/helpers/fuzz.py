@@ -137,7 +137,7 @@ KINDS = {
     "pickle": Kind(pickles, lambda content, folder: parse_batch(content, folder / "data_batch_1")),
     "archive": Kind(archives, read_archive),
     "checkpoint": Kind(checkpoints, read_checkpoint),
-    "image": Kind(images, read_file(read_image, "a.png")),
+    "image": Kind(images, read_file(lambda path: read_image(path, 32), "a.png")),
 }
 
 

@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from cifar_lightning.data.datamodule import CIFAR10DataModule
+from cifar_lightning.data.datamodule import ImageDataModule
 from cifar_lightning.models.speednet import SpeedNet
 from cifar_lightning.models.whitening import whitening_filters
 
@@ -40,7 +40,7 @@ def test_a_resumed_run_ends_bit_for_bit_and_computes_no_first_layer(command, mon
         assert torch.equal(tensor, resumed["state_dict"][name]), name
     assert str(expected["optimizer_states"]) == str(resumed["optimizer_states"])
 
-    data = CIFAR10DataModule(name="digits", val_size=0.2)
+    data = ImageDataModule(name="digits", val_size=0.2)
     data.setup()
     mean, std = (torch.tensor(values)[:, None, None] for values in (data.mean, data.std))
     expected, found = (

@@ -18,7 +18,7 @@ from cifar_lightning import api
 from cifar_lightning.api import Result
 from cifar_lightning.commands import search
 from cifar_lightning.commands.report import page_of
-from cifar_lightning.data.datamodule import CIFAR10DataModule
+from cifar_lightning.data.datamodule import ImageDataModule
 from cifar_lightning.errors import UserError
 from cifar_lightning.search import outcome, study
 from cifar_lightning.search.definition import read_search
@@ -51,7 +51,7 @@ def searched(tmp_path_factory):
     """Trials, some pruned (1e-9 learns nothing) and some failing (a dropout of 2), without a test set."""
     folder = tmp_path_factory.mktemp("searched")
     (folder / "mine.yaml").write_text(SPACE)
-    setup = CIFAR10DataModule.setup
+    setup = ImageDataModule.setup
 
     def without_test(self, *arguments, **keys):
         setup(self, *arguments, **keys)
@@ -59,7 +59,7 @@ def searched(tmp_path_factory):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        patch.setattr(CIFAR10DataModule, "setup", without_test)
+        patch.setattr(ImageDataModule, "setup", without_test)
         assert search.main(["hparams_search=mine.yaml", "n_trials=14", *QUICK]) == 0
     return folder / "logs" / "search" / "mine"
 

@@ -1,16 +1,16 @@
-"""CIFAR-10 as arrays, through our own reader of the official files or through torchvision: the same arrays."""
+"""Read CIFAR-10 as arrays: the official files by ourselves, or through torchvision. Both give the same."""
 
 import hashlib
 import logging
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Self
+from typing import Literal
 
 import numpy as np
 
 from cifar_lightning.data.archive import META, OFFICIAL_FILES, TEST, TRAIN
+from cifar_lightning.data.arrays import Arrays, LabeledImages, Source
 from cifar_lightning.data.download import fetch_cifar10
 from cifar_lightning.data.pickles import parse_batch, parse_class_names, read_file
 from cifar_lightning.errors import UserError
@@ -18,32 +18,13 @@ from cifar_lightning.errors import UserError
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class LabeledImages:
-    """Images uint8 [N, 3, 32, 32] and their labels int64 [N]."""
-
-    images: np.ndarray
-    labels: np.ndarray
+def fetch(root: Path, verify: bool) -> Path:
+    """The folder of the official files: found, unpacked or downloaded."""
+    return fetch_cifar10(root, verify)
 
 
-@dataclass(frozen=True)
-class Arrays:
-    train: LabeledImages
-    test: LabeledImages
-    class_names: tuple[str, ...]
-    checksum: str
-    """First 16 hex digits of the SHA-256 over training images, training labels, test images, test labels."""
-    changed: tuple[str, ...] = ()
-    """The files that differ from the official ones, where that was accepted."""
-
-    @classmethod
-    def of(
-        cls, train: LabeledImages, test: LabeledImages, class_names: tuple[str, ...], changed: Sequence[str] = ()
-    ) -> Self:
-        digest = hashlib.sha256()
-        for array in (train.images, train.labels, test.images, test.labels):
-            digest.update(np.ascontiguousarray(array).data)
-        return cls(train, test, class_names, digest.hexdigest()[:16], tuple(changed))
+def read(source: Source) -> Arrays:
+    return load_cifar10(source.root, source.source, source.verify)
 
 
 def load_cifar10(

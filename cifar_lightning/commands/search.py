@@ -39,25 +39,25 @@ COMMAND = Command(
 def run(given: Given) -> int:
     if given["hparams_search"] is None:
         raise UserError(f"hparams_search=NAME is missing. Choose from: {', '.join(choices('hparams_search'))}")
-    typed = {key: given[key] for key in SETTINGS if any(w.startswith(f"{key}=") for w in given["typed"])}
-    search = read_search(given["hparams_search"], typed, quoted_paths(given["overrides"]))
     if find_spec("optuna") is None:
         raise UserError("a search needs Optuna: pip install 'cifar-lightning[search]'")
+    settings = {key: given[key] for key in SETTINGS if any(word.startswith(f"{key}=") for word in given["typed"])}
+    search = read_search(given["hparams_search"], settings, quoted_paths(given["overrides"]))
 
-    from cifar_lightning import api  # imports torch: seconds that mistakes need not wait for
+    from cifar_lightning import api  # imports torch, which mistakes need not wait for
     from cifar_lightning.search import outcome, study
 
-    api.load_data(search.config)  # where they can't be had, no trial would do
+    api.load_data(search.config)  # without them, every trial would fail
     trials = study.open_study(search)
     outcome.announce_start(search, trials)
     interrupted = False
     try:
-        study.run_trials(trials, search, lambda trial: outcome.announce(search, trials, trial))
+        study.run_trials(trials, search, lambda trial: outcome.announce_trial(search, trials, trial))
     except KeyboardInterrupt:
         interrupted = True
-    best = outcome.write(search, trials)
+    best = outcome.write_outcome(search, trials)
     if best or not interrupted:
-        outcome.show(search, trials, best)
+        outcome.show_outcome(search, trials, best)
     if interrupted:
         say("interrupted: the same command goes on", sys.stderr)
         return 130

@@ -45,9 +45,9 @@ FIGURES = {
     ),
     "history": (
         "Every trial in its order",
-        "A mark for each trial's validation accuracy, and a line for the best so far; the numbers are in the table.",
+        "A dot for the accuracy of each completed trial, a line for the best so far; the numbers are in the table.",
     ),
-    "importance": ("What mattered", "A bar for each parameter's share of the importance."),
+    "importance": ("How much each parameter mattered", "A bar for each parameter's share of the importance."),
     "parameters": (
         "Accuracy against each parameter",
         "A small chart for each parameter, with a mark for each trial; the numbers are in the table.",

@@ -9,10 +9,10 @@ FIELDS = ("number", "state", "value", "epochs", "seconds", "reason")  # every ot
 STATES = ("complete", "pruned", "running", "failed")  # as they are ranked
 
 
-def trial_table(rows: Sequence[Mapping[str, Any]]) -> list[Row]:
-    """The rows as texts, the best first; what was pruned, failed or still runs comes after what was completed."""
-    ranked = sorted(rows, key=lambda row: (STATES.index(row["state"]), -(row["value"] or 0), row["number"]))
-    parameters = [name for name in dict.fromkeys(name for row in rows for name in row) if name not in FIELDS]
+def trial_table(trials: Sequence[Mapping[str, Any]]) -> list[Row]:
+    """The trials as texts, the best first; those pruned, running or failed come after those completed."""
+    ranked = sorted(trials, key=lambda row: (STATES.index(row["state"]), -(row["value"] or 0), row["number"]))
+    parameters = [name for name in dict.fromkeys(name for row in trials for name in row) if name not in FIELDS]
     reasons = any(row["reason"] for row in ranked)
     return [
         {

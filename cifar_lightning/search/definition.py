@@ -1,7 +1,4 @@
-"""What a search is: a file of conf/hparams_search (or a person's own) and what was typed, checked.
-
-Needs neither Optuna nor torch, so that a mistake is answered before they are imported.
-"""
+"""What to search: a file of conf/hparams_search or a user's own, with what was typed, checked without torch."""
 
 import difflib
 import re
@@ -16,14 +13,12 @@ from yaml import YAMLError
 from cifar_lightning.config.checks import compose_checked
 from cifar_lightning.config.compose import conf_dir
 from cifar_lightning.config.hints import choices
-from cifar_lightning.config.rules import Rule, choice, integer, optional
+from cifar_lightning.config.rules import TEXT, Rule, choice, integer, optional
 from cifar_lightning.errors import UserError, nearest
 from cifar_lightning.search.space import Parameter, corners, overrides, read_space
 
 PRUNERS = ("median", "hyperband", "none")
-OWN = ("ckpt_path", "train=", "optimized_metric", "hydra.", "hydra/", "paths.output_dir")  # what the search decides
-QUIET = ("++callbacks.progress_bar=null", "++callbacks.model_summary=null")  # a line a trial is enough
-TEXT = Rule(lambda v: type(v) is str and v != "", "a text")
+# Each setting with its default; a file may set it, and what is typed takes its place.
 SETTINGS: dict[str, tuple[Any, Rule]] = {
     "study_name": (None, optional(Rule(lambda v: bool(re.fullmatch(r"[\w.-]+", str(v))), "letters, digits, _ . -"))),
     "n_trials": (30, integer(1)),
@@ -32,6 +27,8 @@ SETTINGS: dict[str, tuple[Any, Rule]] = {
     "sampler_seed": (0, integer(0)),
     "startup_trials": (10, integer(0)),
 }
+KEYS = (*SETTINGS, "overrides", "space")
+QUIET = ("++callbacks.progress_bar=null", "++callbacks.model_summary=null")  # a line a trial is enough
 
 
 @dataclass(frozen=True)
@@ -44,8 +41,8 @@ class Search:
     storage: str | None
     sampler_seed: int
     startup_trials: int
-    overrides: tuple[str, ...]
-    space: tuple[Parameter, ...]
+    overrides: Sequence[str]
+    space: Sequence[Parameter]
     config: DictConfig
 
     @property
@@ -53,32 +50,33 @@ class Search:
         return Path(self.config.paths.log_dir).absolute() / self.config.task_name / self.study_name
 
 
-def read_search(name: str, settings: Mapping[str, str | None], typed: Sequence[str]) -> Search:
-    """The search `name`, with `settings` (texts) in the place of the file's and `typed` overrides after its own.
+def read_search(name: str, settings: Mapping[str, str], typed: Sequence[str]) -> Search:
+    """The search `name` with the typed settings and overrides in the place of the file's own.
 
     Raises UserError for whatever is wrong with any of them.
     """
     path = search_file(name)
-    content = read_yaml(path)
+    content = read_content(path)
     for key in content:
-        if key not in (*SETTINGS, "overrides", "space"):
-            raise UserError(f"{path}: there is no key {key}{nearest(str(key), [*SETTINGS, 'overrides', 'space'])}")
-    chosen = {key: content.get(key, default) for key, (default, _) in SETTINGS.items()}
-    for key, text in settings.items():
-        if text is not None:
-            chosen[key] = int(text) if re.fullmatch(r"-?\d+", text) and key != "study_name" else text
+        if key not in KEYS:
+            raise UserError(f"{path}: there is no key {key}{nearest(str(key), KEYS)}")
+    given = {key: int(text) if text.isdigit() else text for key, text in settings.items()}
+    chosen = {key: default for key, (default, _) in SETTINGS.items()} | content | given
     for key, (_, rule) in SETTINGS.items():
         if not rule.admits(chosen[key]):
             raise UserError(f"{key}={chosen[key]}: must be {rule.words}")
+    chosen["study_name"] = str(settings.get("study_name") or chosen["study_name"] or path.stem)
     space = read_space(content.get("space"))
     fixed = fixed_overrides(content.get("overrides") or [], typed, {parameter.key for parameter in space})
-    config = check(space, fixed)
-    return Search(
-        **{**chosen, "study_name": str(chosen["study_name"] or path.stem)},
-        overrides=tuple(fixed),
-        space=space,
-        config=config,
-    )
+    try:
+        for point in corners(space):
+            compose_checked([*fixed, *overrides(point)])
+        config = compose_checked(fixed)
+    except UserError as error:
+        raise UserError(misspelt_setting(typed) or str(error)) from None
+    if config.data.val_size == 0:
+        raise UserError("data.val_size=0: a search compares validation accuracies; leave a validation split")
+    return Search(**chosen | {"overrides": fixed, "space": space, "config": config})
 
 
 def search_file(name: str) -> Path:
@@ -93,60 +91,37 @@ def search_file(name: str) -> Path:
     return path
 
 
-def read_yaml(path: Path) -> dict[str, Any]:
+def read_content(path: Path) -> dict[str, Any]:
     try:
-        content = OmegaConf.to_container(OmegaConf.load(path))
+        content: Any = OmegaConf.to_container(OmegaConf.load(path))
     except (YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is no YAML: {' '.join(str(error).split())}") from None
+        raise UserError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(content, dict):
         raise UserError(f"{path}: must hold a mapping with the key space")
-    return {str(key): value for key, value in content.items()}
+    return content
 
 
 def fixed_overrides(own: Any, typed: Sequence[str], searched: set[str]) -> list[str]:
-    """The overrides of every trial; what was typed comes in the place of the file's own, and the test set is shut off.
-
-    Raises UserError for what a search can't have.
-    """
+    """The overrides of every trial; a typed one takes the place of the file's. Raises UserError for forbidden ones."""
     if not isinstance(own, list) or not all(isinstance(override, str) for override in own):
         raise UserError("overrides: must be a list of overrides such as trainer.max_epochs=10")
     for override in [*own, *typed]:
-        key, _, value = override.lstrip("+~").partition("=")
+        key = override.lstrip("+~").partition("=")[0]
         if key in searched:
             raise UserError(f"{override}: {key} is searched over; leave it out, or take it out of the space")
-        if key == "test" and value.lower() not in ("false", "0", "no", "off"):
-            raise UserError(f"{override}: test data play no part in a search; train the best config afterwards")
-        if key in ("ckpt_path", "train", "optimized_metric") or key.startswith(
-            ("hydra.", "hydra/", "paths.output_dir")
+        if override != "test=false" and re.match(
+            r"(test|train|ckpt_path|optimized_metric|hydra[./].*|paths\.output_dir)$", key
         ):
-            raise UserError(f"{override}: a search decides that itself; leave it out")
+            raise UserError(f"{override}: leave it out; a trial trains from the start, in its own folder, without test")
     names = {override.partition("=")[0] for override in typed}
     kept = [override for override in own if override.partition("=")[0] not in names]
     task = [] if "task_name" in names else ["task_name=search"]
-    return [*task, *(o for o in [*kept, *typed] if o.partition("=")[0] != "test"), "test=false", *QUIET]
+    return [*task, *(o for o in [*kept, *typed] if o != "test=false"), "test=false", *QUIET]
 
 
-def check(space: Sequence[Parameter], fixed: Sequence[str]) -> DictConfig:
-    """Compose every corner of the space; returns what the overrides of all trials compose to alone.
-
-    Raises UserError for a key that there isn't, a value that it does not admit, or a search without validation part.
-    """
-    config = None
-    for point in corners(space):
-        try:
-            config = compose_checked([*fixed, *overrides(point)])
-        except UserError as error:
-            raise UserError(misread(fixed) or str(error)) from None
-        if config.data.val_size == 0:
-            raise UserError("data.val_size=0: a search compares by validation accuracy; leave a validation part")
-    return compose_checked(fixed)
-
-
-def misread(fixed: Sequence[str]) -> str | None:
-    """What to say of a word that is near to a key of the command, and was taken for one of the config."""
-    for override in fixed:
-        key = override.partition("=")[0]
-        near = difflib.get_close_matches(key, [*SETTINGS, "hparams_search"], n=1, cutoff=0.8)
-        if near:
+def misspelt_setting(typed: Sequence[str]) -> str | None:
+    """What to say of a word that was taken for an override, and is near to a key of the command."""
+    for key in (override.partition("=")[0] for override in typed):
+        if near := difflib.get_close_matches(key, [*SETTINGS, "hparams_search"], n=1, cutoff=0.8):
             return f"there is no key {key}; did you mean {near[0]}?"
     return None

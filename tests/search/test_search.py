@@ -1,4 +1,4 @@
-"""Whole searches on the digits: what they leave, that they go on, that nothing but the validation part decides."""
+"""Whole searches on the digits: what they leave, that they go on, that nothing but the validation split decides."""
 
 import csv
 import json
@@ -9,9 +9,7 @@ import threading
 from collections import Counter
 from pathlib import Path
 
-import optuna
 import pytest
-from optuna.distributions import CategoricalDistribution, FloatDistribution
 from PIL import Image
 
 from cifar_lightning import api
@@ -20,7 +18,7 @@ from cifar_lightning.commands import search
 from cifar_lightning.commands.report import page_of
 from cifar_lightning.data.datamodule import ImageDataModule
 from cifar_lightning.errors import UserError
-from cifar_lightning.search import outcome, study
+from cifar_lightning.search import study
 from cifar_lightning.search.definition import read_search
 from cifar_lightning.search.space import Parameter
 
@@ -112,15 +110,15 @@ def test_the_report_of_a_search_lists_every_trial_also_those_without_a_result(se
     shown = re.findall(r'<th scope="row" class="right">(\d+)</th>\s*<td>(\w+)</td>', page)
     assert sorted((int(number), state) for number, state in shown) == [(int(r["number"]), r["state"]) for r in trials]
     assert f"{states['complete']} complete, {states['pruned']} pruned, {states['failed']} failed" in page
-    for words in ("What mattered", "Accuracy against each parameter", "- override /model: cnn2"):
+    for words in ("How much each parameter mattered", "Accuracy against each parameter", "- override /model: cnn2"):
         assert words in page
     assert page.count("<img ") >= 3
 
 
 def test_what_is_drawn_has_digits_that_can_be_read_and_typed():
-    lr = Parameter("optimizer.lr", "float", low=1e-4, high=0.12345, log=True)
-    decay = Parameter("callbacks.ema.decay", "float", low=0.999, high=0.99999)
-    stepped = Parameter("label_smoothing", "float", low=0, high=1, step=0.05)
+    lr = Parameter("optimizer.lr", "float", {"low": 1e-4, "high": 0.12345, "log": True}, {})
+    decay = Parameter("ema_decay", "float", {"low": 0.999, "high": 0.99999}, {})
+    stepped = Parameter("loss.label_smoothing", "float", {"low": 0, "high": 1, "step": 0.05}, {})
     drawn = [(0.004430375245218269, lr), (0.12344999, lr), (0.999951234, decay), (3 * 0.05, stepped), (0.0, stepped)]
     assert [study.value_of(*each) for each in drawn] == [0.00443, 0.1234, 0.9999512, 0.15, 0.0]
 
@@ -129,7 +127,7 @@ def test_figures_show_the_history_the_importance_and_the_parameters(searched):
     for name in ("history", "importance", "parameters"):
         with Image.open(searched / "figures" / f"{name}.png") as image:
             assert image.width > 600
-            assert len(set(image.convert("L").getdata())) > 20
+            assert len(image.convert("L").getcolors()) > 20
 
 
 def test_the_best_config_is_an_experiment_that_runs_and_gives_the_same_validation_accuracy(searched, command):
@@ -237,7 +235,7 @@ def test_a_study_of_another_space_or_config_is_not_gone_on_with(quick, tmp_path)
     path = tmp_path / "quick.yaml"
     text = path.read_text()
     path.write_text(text.replace("high: 0.1", "high: 0.2"))
-    with pytest.raises(UserError, match=r"begun with another space \(optimizer.lr.high\)"):
+    with pytest.raises(UserError, match=r"begun with another space \(optimizer.lr.arguments.high\)"):
         quick("n_trials=2")
     path.write_text(text.replace("model=cnn2", "model=cnn2, trainer.max_epochs=2"))
     with pytest.raises(UserError, match=r"begun with another config \(trainer.max_epochs\): .*study_name="):
@@ -249,19 +247,19 @@ def test_a_study_of_another_space_or_config_is_not_gone_on_with(quick, tmp_path)
 @pytest.mark.parametrize(
     ("address", "message"),
     [
-        ("nonsense", "storage=.*: Could not parse"),
-        ("postgresql://me:secret@host:port/db", "storage=…: invalid literal for int"),
-        ("mysql+mysqlconnector://me:secret@[::1/db", "storage="),
+        ("nonsense", "storage=nonsense: Could not parse"),
+        ("postgresql://me:secret@host:port/db", "storage=postgresql://…@host:port/db: "),
+        ("mysql+mysqlconnector://me:secret@[::1/db", "storage=mysql"),
         ("sqlite:////nowhere/at/all/study.db", "storage=sqlite:////nowhere.*unable to open database file"),
-        ("nosuchdb://me:secret@host/db", r"storage=nosuchdb://me:\*\*\*@host/db: "),
+        ("nosuchdb://me:sec@ret/secret@host/db", "storage=nosuchdb://…@host/db: "),
         ("mysql+pymysql://me:secret@host/db", r"storage=.*: No module named 'pymysql'; install the driver of this"),
     ],
 )
-def test_a_storage_that_can_not_be_used_is_named_without_its_password(quick, address, message):
+def test_a_storage_that_can_not_be_used_is_named_without_its_password_and_leaves_no_folder(quick, address, message):
     with pytest.raises(UserError, match=message) as caught:
         quick(f"storage={address}")
     assert "secret" not in str(caught.value)
-    assert "storage=…" not in str(caught.value) or not Path("logs").exists()  # an address that can't be read
+    assert not Path("logs").exists()
 
 
 def test_the_study_can_lie_in_another_file(quick, tmp_path):
@@ -281,21 +279,10 @@ def test_a_search_without_any_completed_trial_says_why(tmp_path, monkeypatch, ca
     assert err.count("\n") == 1
 
 
-def test_importances_of_a_conditional_space_come_without_warnings(recwarn):
-    found = optuna.create_study(direction="maximize")
-    for i in range(4):
-        drawn = {"optimizer": "sgd", "momentum": 0.5} if i == 0 else {"optimizer": "adamw"}
-        kinds = {"optimizer": CategoricalDistribution(["sgd", "adamw"]), "momentum": FloatDistribution(0, 1)}
-        distributions = {key: kinds[key] for key in drawn}
-        found.add_trial(optuna.trial.create_trial(params=drawn, distributions=distributions, value=i / 4))
-    assert set(outcome.importances(found)) == {"optimizer", "momentum"}
-    assert not list(recwarn)
-
-
 @pytest.mark.slow
 def test_two_commands_at_once_work_on_one_study(tmp_path):
     (tmp_path / "mine.yaml").write_text(SPACE)
-    line = [sys.executable, "-m", "cifar_lightning.commands.search", "hparams_search=mine.yaml", "n_trials=12", *QUICK]
+    line = [sys.executable, "-m", "cifar_lightning", "search", "hparams_search=mine.yaml", "n_trials=12", *QUICK]
     workers = [subprocess.Popen(line, cwd=tmp_path, stdout=subprocess.PIPE, text=True) for _ in range(2)]
     outputs = [worker.communicate(timeout=300)[0] for worker in workers]
     assert [worker.returncode for worker in workers] == [0, 0]

@@ -21,7 +21,8 @@ from cifar_lightning.data.datamodule import ImageDataModule
 from cifar_lightning.errors import Interrupted, UserError
 from cifar_lightning.evaluation.inference import Classifier, Predictions
 from cifar_lightning.reporting.files import read_csv
-from cifar_lightning.reporting.summary import Run, Summary, summarize
+from cifar_lightning.reporting.run_files import Run
+from cifar_lightning.reporting.summary import Summary, summarize
 from cifar_lightning.runs.build import build_datamodule, build_module
 from cifar_lightning.runs.folders import (
     check_owner,

@@ -8,8 +8,8 @@ from cifar_lightning.commands.parser import Command, Given, Key
 from cifar_lightning.console import say
 from cifar_lightning.errors import UserError
 from cifar_lightning.reporting.files import write_text
-from cifar_lightning.reporting.pages import run_page, sweep_page, usable
-from cifar_lightning.reporting.summary import load_runs
+from cifar_lightning.reporting.pages import page_of_runs, run_page, usable_runs
+from cifar_lightning.reporting.run_files import load_runs
 from cifar_lightning.reporting.tables import Row
 from cifar_lightning.sweeps.state import unfinished
 
@@ -50,7 +50,7 @@ def run(given: Given) -> int:
 def page_of(folder: Path) -> tuple[str, list[str]]:
     """The page, and what is wrong with the metrics.json that it leaves out. Raises UserError."""
     runs, problems = load_runs([folder])
-    runs, more = usable(runs)
+    runs, more = usable_runs(runs)
     problems += more
     if (folder / "metrics.json").is_file():  # a run's own folder
         own = str(folder / "metrics.json")
@@ -66,7 +66,7 @@ def page_of(folder: Path) -> tuple[str, list[str]]:
     if not runs:
         reasons = "".join(f" {row['what']}: {row['why']}." for row in missing[:1])
         raise UserError(f"no run to report on: no usable metrics.json in or below {folder}.{reasons}")
-    return sweep_page(folder, runs, missing), problems
+    return page_of_runs(folder, runs, missing), problems
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -7,7 +7,8 @@ from pathlib import Path
 from cifar_lightning.commands.parser import Command, Given, Key
 from cifar_lightning.console import say
 from cifar_lightning.errors import UserError
-from cifar_lightning.reporting.summary import load_runs, summarize
+from cifar_lightning.reporting.run_files import load_runs
+from cifar_lightning.reporting.summary import summarize
 from cifar_lightning.sweeps.state import SWEEP, unfinished
 from cifar_lightning.sweeps.summary import markdown, show_summary, write_summary
 

@@ -1,7 +1,5 @@
-"""Figures of many settings side by side: accuracies with their deviation over seeds, curves, a heat map, the cost."""
+"""Plots of the settings of a summary side by side: accuracies with error bars, learning curves, heat map, time."""
 
-import re
-import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,8 +8,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from cifar_lightning.reporting.comparison import Entry
 from cifar_lightning.reporting.figures import COLORS, styled, use_log_scale
+from cifar_lightning.reporting.summary import Setting, Summary
+from cifar_lightning.reporting.tables import mean_and_std, natural, spread
 
 MOST_ROWS, MOST_CURVES, MOST_NUMBERED = 40, 8, 16
 LONGEST = 44  # characters of a name
@@ -20,113 +19,106 @@ PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#0
 WORDS = {"val": "validation", "test": "test", "train": "training"}
 
 
-def comparison_figures(compared: Sequence[Entry]) -> dict[str, Figure]:
-    """The figures that these entries, best first, have the numbers for, by name."""
-    names = short_names(compared)
-    drawn = {"accuracy": accuracy(compared, names)}
-    if any(history for entry in compared for history in entry.histories):
-        drawn["learning_curves"] = learning_curves(compared, names)
-    if len(compared) > 1 and any(entry.seconds and figures_of(entry, ranked_by(compared)) for entry in compared):
-        drawn["accuracy_and_time"] = accuracy_and_time(compared, names)
-    keys = list(compared[0].settings)
-    if len(keys) == 2 and all(len({entry.settings[key] for entry in compared}) > 1 for key in keys):
-        drawn["heat_map"] = heat_map(compared, keys)
+def comparison_figures(summary: Summary) -> dict[str, Figure]:
+    """The figures that these settings, best first, have the numbers for, by name."""
+    settings, split = summary.settings, shown_split(summary)
+    names = short_names(settings)
+    drawn = {"accuracy": accuracy_bars(settings, names, split)}
+    if any(run.history for setting in settings for run in setting.runs):
+        drawn["learning_curves"] = curves_with_bands(settings, names)
+    if len(settings) > 1 and any(s.values("train_seconds") and s.accuracies(split) for s in settings):
+        drawn["accuracy_and_time"] = accuracy_and_time(settings, names, split)
+    keys = list(settings[0].differing)
+    if len(keys) == 2 and all(len({setting.differing[key] for setting in settings}) > 1 for key in keys):
+        drawn["heat_map"] = heat_map(settings, keys, split)
     return drawn
 
 
-def short_names(compared: Sequence[Entry]) -> list[str]:
-    """What tells the entries apart, each name once: values alone where one setting varies; long names are cut."""
-    values = [" ".join(entry.settings.values()) for entry in compared]
-    alone = len(compared[0].settings) == 1 and len(set(values)) == len(values)
-    names = values if alone else [entry.name for entry in compared]
+def shown_split(summary: Summary) -> str:
+    """Validation where the rows are ranked by it; test where only test accuracies are complete."""
+    return "test" if not summary.ranked and all(s.values("test/acc") for s in summary.settings) else "val"
+
+
+def short_names(settings: Sequence[Setting]) -> list[str]:
+    """What tells the settings apart, each name once: values alone where one key varies; long names are cut."""
+    values = [" ".join(setting.differing.values()) for setting in settings]
+    alone = len(settings[0].differing) == 1 and len(set(values)) == len(values)
+    names = values if alone else [setting.name for setting in settings]
     half = (LONGEST - 1) // 2
     cut = [name if len(name) <= LONGEST else f"{name[:half]}…{name[-half:]}" for name in names]
     return [name if cut.count(name) == 1 else f"{i + 1}: {name}" for i, name in enumerate(cut)]
 
 
-def ranked_by(compared: Sequence[Entry]) -> str:
-    """Validation accuracy where every entry has one: test figures choose nothing."""
-    return "val" if all(entry.val for entry in compared) else "test" if all(e.test for e in compared) else "val"
-
-
-def figures_of(entry: Entry, part: str) -> list[float]:
-    return entry.val if part == "val" else entry.test
-
-
-def spread(values: Sequence[float]) -> tuple[float, float]:
-    """Mean and sample deviation; NaN where there are too few values."""
-    mean = statistics.fmean(values) if values else float("nan")
-    return mean, statistics.stdev(values) if len(values) > 1 else float("nan")
+def or_nan(values: Sequence[float]) -> tuple[float, float]:
+    """Mean and standard deviation, NaN where there are too few values: matplotlib leaves it out."""
+    mean, std = mean_and_std(values)
+    return float("nan") if mean is None else mean, float("nan") if std is None else std
 
 
 @styled
-def accuracy(compared: Sequence[Entry], names: Sequence[str]) -> Figure:
-    """Draw bars from zero with their deviation over seeds, and beside them the same closer, with every run as a dot."""
-    part, shown = ranked_by(compared), compared[:MOST_ROWS]
+def accuracy_bars(settings: Sequence[Setting], names: Sequence[str], split: str) -> Figure:
+    """Draw bars from zero with the standard deviation over seeds, and beside them the same closer, a dot per run."""
+    shown = settings[:MOST_ROWS]
     rows = np.arange(len(shown))
-    figure = Figure(figsize=(10, 1.5 + 0.27 * len(shown)), layout="constrained")
+    figure = Figure(figsize=(10, 1.7 + 0.27 * len(shown)), layout="constrained")
     bars, closer = figure.subplots(1, 2, sharey=True, gridspec_kw={"width_ratios": [1, 1.25]})
-    means, deviations = zip(*(spread(figures_of(entry, part)) for entry in shown), strict=True)
-    bars.barh(rows, np.nan_to_num(means), xerr=deviations, color="#9CC3DF", height=0.72, ecolor="#333333", capsize=2)
-    for row, entry in enumerate(shown):
-        values = figures_of(entry, part)
-        mean, deviation = spread(values)
-        text = f"{mean:.2f}" + (f" ± {deviation:.2f}" if len(values) > 1 else "")
-        end = np.nan_to_num(mean + np.nan_to_num(deviation))
-        inside = mean - np.nan_to_num(deviation) > 30  # else the number would lie on the deviation's mark
-        bars.text(1.5 if inside else end + 1.5, row, text if values else "-", va="center", fontsize=8)
+    means, stds = zip(*(or_nan(setting.accuracies(split)) for setting in shown), strict=True)
+    bars.barh(rows, np.nan_to_num(means), xerr=stds, color="#9CC3DF", height=0.72, ecolor="#333333", capsize=2)
+    for row, setting in enumerate(shown):  # in a column of their own, where no bar or error bar can cross them
+        text = spread(setting.accuracies(split))
+        bars.text(1.02, row, text, transform=bars.get_yaxis_transform(), va="center", fontsize=8)
     bars.set_yticks(rows, names[: len(shown)])
-    bars.set(xlim=(0, 100), xlabel=f"{WORDS[part]} accuracy (%)", ylim=(len(shown) - 0.4, -0.6))
-    bars.set_title("Mean ± deviation over seeds" if np.isfinite(deviations).any() else "One run each")
-    bars.tick_params(axis="y", length=0)
+    bars.set(xlim=(0, 100), xlabel=f"{WORDS[split]} accuracy (%)", ylim=(len(shown) - 0.4, -0.6))
+    bars.set_title("Mean ± standard deviation over seeds" if np.isfinite(stds).any() else "One run each")
     bars.grid(True, axis="x")
     for other, marker, offset in (("val", "s", -0.14), ("test", "o", 0.14)):
         _dots(closer, shown, other, marker, offset)
     closer.set(xlabel="accuracy (%)")
-    closer.set_title("Closer; each run is a dot" if any(len(e.runs) > 1 for e in shown) else "Closer")
-    closer.tick_params(axis="y", length=0)
+    closer.set_title("Closer; each run is a dot" if any(len(s.runs) > 1 for s in shown) else "Closer")
     closer.grid(True)
-    closer.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=2, borderpad=0, handletextpad=0.3)
-    if len(compared) > len(shown):
-        figure.supxlabel(f"The first {len(shown)} of {len(compared)}.", fontsize=8)
+    figure.legend(*closer.get_legend_handles_labels(), loc="outside lower right", ncols=2, borderpad=0)
+    for axes in (bars, closer):
+        axes.tick_params(axis="y", length=0)
+    if len(settings) > len(shown):
+        figure.supxlabel(f"The first {len(shown)} of {len(settings)}.", fontsize=8)
     return figure
 
 
-def _dots(axes: Axes, shown: Sequence[Entry], part: str, marker: str, offset: float) -> None:
-    filled = [(row + offset, figures_of(entry, part)) for row, entry in enumerate(shown) if figures_of(entry, part)]
+def _dots(axes: Axes, shown: Sequence[Setting], split: str, marker: str, offset: float) -> None:
+    filled = [(row + offset, s.accuracies(split)) for row, s in enumerate(shown) if s.accuracies(split)]
     if not filled:
         return
-    rows, values = [row for row, _ in filled], [spread(values) for _, values in filled]
-    means, deviations = zip(*values, strict=True)
-    axes.errorbar(means, rows, xerr=deviations, fmt=marker, color=COLORS[part], capsize=2, label=WORDS[part])
-    for row, runs in filled:
-        if len(runs) > 1:
-            axes.plot(runs, [row] * len(runs), ".", color=COLORS[part], alpha=0.45, markersize=5, zorder=1)
+    means, stds = zip(*(or_nan(values) for _, values in filled), strict=True)
+    rows = [row for row, _ in filled]
+    axes.errorbar(means, rows, xerr=stds, fmt=marker, color=COLORS[split], capsize=2, label=WORDS[split])
+    for row, values in filled:
+        if len(values) > 1:
+            axes.plot(values, [row] * len(values), ".", color=COLORS[split], alpha=0.45, markersize=5, zorder=1)
 
 
 @styled
-def learning_curves(compared: Sequence[Entry], names: Sequence[str]) -> Figure:
-    """Draw the training loss and the validation accuracy of each epoch: mean over seeds, and a band of ± deviation.
+def curves_with_bands(settings: Sequence[Setting], names: Sequence[str]) -> Figure:
+    """Draw training loss and validation accuracy per epoch: the mean over seeds, with a band of ± standard deviation.
 
     The first eight have a colour; the rest is grey behind them.
     """
-    has_validation = any(row.get("val/acc") is not None for e in compared for h in e.histories for row in h)
-    part = "val" if has_validation else "train"
+    has_validation = any(r.get("val/acc") is not None for s in settings for run in s.runs for r in run.history)
+    split = "val" if has_validation else "train"
     figure = Figure(figsize=(10, 4.6), layout="constrained")
     losses, accuracies = figure.subplots(1, 2)
-    for axes, key, factor in ((losses, "train/loss", 1), (accuracies, f"{part}/acc", 100)):
-        for i, entry in reversed(list(enumerate(compared))):
-            _band(axes, entry, key, factor, PALETTE[i] if i < MOST_CURVES else None, names[i])
+    for axes, key, factor in ((losses, "train/loss", 1), (accuracies, f"{split}/acc", 100)):
+        for i, setting in reversed(list(enumerate(settings))):
+            _band(axes, setting, key, factor, PALETTE[i] if i < MOST_CURVES else None, names[i])
         axes.set(xlabel="epoch")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1, steps=[1, 2, 5, 10]))
         axes.grid(True)
     losses.set_title("Training loss")
-    accuracies.set_title(f"{WORDS[part].capitalize()} accuracy (%)")
+    accuracies.set_title(f"{WORDS[split].capitalize()} accuracy (%)")
     handles = {line.get_label(): line for line in accuracies.get_lines() or losses.get_lines()}
     labels = [name for name in names[:MOST_CURVES] if name in handles]
     longest = max(map(len, labels), default=0)
-    notes = ["band: ± deviation over seeds"] * any(len(e.histories) > 1 for e in compared)
-    notes += [f"grey: {len(compared) - MOST_CURVES} more"] * (len(compared) > MOST_CURVES)
+    notes = ["band: ± standard deviation over seeds"] * any(len(s.runs) > 1 for s in settings)
+    notes += [f"grey: {len(settings) - MOST_CURVES} more"] * (len(settings) > MOST_CURVES)
     figure.legend(
         [handles[name] for name in labels],
         labels,
@@ -138,70 +130,60 @@ def learning_curves(compared: Sequence[Entry], names: Sequence[str]) -> Figure:
     return figure
 
 
-def _band(axes: Axes, entry: Entry, key: str, factor: float, color: str | None, name: str) -> None:
-    columns: dict[int, list[float]] = {}
-    for row in (row for history in entry.histories for row in history):
+def _band(axes: Axes, setting: Setting, key: str, factor: float, color: str | None, name: str) -> None:
+    values: dict[int, list[float]] = {}
+    for row in (row for run in setting.runs for row in run.history):
         if row.get(key) is not None:
-            columns.setdefault(row["epoch"], []).append(factor * row[key])
-    if not columns:
+            values.setdefault(row["epoch"], []).append(factor * row[key])
+    if not values:
         return
-    epochs = sorted(columns)
-    means, deviations = (np.array(values) for values in zip(*(spread(columns[e]) for e in epochs), strict=True))
+    epochs = sorted(values)
+    means, stds = np.array([or_nan(values[epoch]) for epoch in epochs]).T
     style: dict[str, Any] = {"marker": "o"} if len(epochs) == 1 else {}
     if color is None:
         axes.plot(epochs, means, color="#cccccc", linewidth=1, zorder=1, label="_", **style)
         return
     axes.plot(epochs, means, color=color, label=name, **style)
-    if np.isfinite(deviations).any():
-        axes.fill_between(epochs, means - deviations, means + deviations, color=color, alpha=0.18, linewidth=0)
+    if np.isfinite(stds).any():
+        axes.fill_between(epochs, means - stds, means + stds, color=color, alpha=0.18, linewidth=0)
 
 
 @styled
-def heat_map(compared: Sequence[Entry], keys: Sequence[str]) -> Figure:
-    """Draw the mean accuracy for each pair of the two settings' values; a pair that was not run stays white."""
-    part = ranked_by(compared)
-    down, across = sorted(keys, key=lambda key: len({e.settings[key] for e in compared}), reverse=True)
-    rows, columns = (sorted({e.settings[key] for e in compared}, key=_natural) for key in (down, across))
+def heat_map(settings: Sequence[Setting], keys: Sequence[str], split: str) -> Figure:
+    """Draw the mean accuracy for each pair of two keys' values; a pair that was not run stays white."""
+    values = {key: sorted({s.differing[key] for s in settings}, key=natural) for key in keys}
+    down, across = sorted(keys, key=lambda key: len(values[key]), reverse=True)
+    rows, columns = values[down], values[across]
     means = np.full((len(rows), len(columns)), np.nan)
     figure = Figure(figsize=(2.6 + min(16, len(columns)), 1.5 + 0.52 * len(rows)), layout="constrained")
     axes = figure.subplots()
-    texts: dict[tuple[int, int], str] = {}
-    for entry in compared:
-        place = rows.index(entry.settings[down]), columns.index(entry.settings[across])
-        mean, deviation = spread(figures_of(entry, part))
-        means[place] = mean
-        texts[place] = f"{mean:.2f}" + (f"\n± {deviation:.2f}" if len(figures_of(entry, part)) > 1 else "")
+    texts = {}
+    for setting in settings:
+        place = rows.index(setting.differing[down]), columns.index(setting.differing[across])
+        means[place] = or_nan(setting.accuracies(split))[0]
+        texts[place] = spread(setting.accuracies(split), separator="\n")
     picture = axes.imshow(means, cmap="Blues", aspect="auto")
     low, high = np.nanmin(means), np.nanmax(means)
-    for place, text in texts.items():
-        dark = high > low and (means[place] - low) / (high - low) > 0.6
-        axes.text(place[1], place[0], text, ha="center", va="center", fontsize=8, color="white" if dark else "black")
+    for (row, column), text in texts.items():
+        dark = high > low and (means[row, column] - low) / (high - low) > 0.6
+        axes.text(column, row, text, ha="center", va="center", fontsize=8, color="white" if dark else "black")
     axes.set_yticks(range(len(rows)), rows)
     axes.set_xticks(range(len(columns)), columns, rotation=30 if max(map(len, columns)) > 9 else 0)
     axes.set(xlabel=across, ylabel=down)
-    axes.set_title(f"Mean {WORDS[part]} accuracy (%)")
+    axes.set_title(f"Mean {WORDS[split]} accuracy (%)")
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
     figure.colorbar(picture, ax=axes, pad=0.02).outline.set_visible(False)
     return figure
 
 
-def _natural(text: str) -> tuple[Any, ...]:
-    """Numbers by size, before words."""
-    try:
-        return 0, float(text)
-    except ValueError:
-        return 1, [int(part) if i % 2 else part for i, part in enumerate(re.split(r"(\d+)", text))]
-
-
 @styled
-def accuracy_and_time(compared: Sequence[Entry], names: Sequence[str]) -> Figure:
+def accuracy_and_time(settings: Sequence[Setting], names: Sequence[str], split: str) -> Figure:
     """Draw accuracy against training time, a numbered dot each; the line joins those that none beats in both."""
-    part = ranked_by(compared)
     points = {
-        i: (statistics.fmean(entry.seconds), spread(figures_of(entry, part))[0])
-        for i, entry in enumerate(compared)
-        if entry.seconds and figures_of(entry, part)
+        i: (or_nan(setting.values("train_seconds"))[0], or_nan(setting.accuracies(split))[0])
+        for i, setting in enumerate(settings)
+        if setting.values("train_seconds") and setting.accuracies(split)
     }
     listed = [i for i in points if i < MOST_NUMBERED]
     figure = Figure(figsize=(9, max(4.2, 1.2 + 0.2 * len(listed))), layout="constrained")
@@ -218,8 +200,8 @@ def accuracy_and_time(compared: Sequence[Entry], names: Sequence[str]) -> Figure
     if max(times) > 8 * min(times):
         use_log_scale(axes)
     axes.margins(0.08)
-    axes.set(xlabel="training time (s, mean of a run)", ylabel=f"{WORDS[part]} accuracy (%)")
-    axes.set_title("Accuracy and time; blue: nothing is both faster and better")
+    axes.set(xlabel="training time (s, mean of a run)", ylabel=f"{WORDS[split]} accuracy (%)")
+    axes.set_title("Accuracy and time; blue: no other setting is both faster and better")
     axes.grid(True)
     handles, labels = axes.get_legend_handles_labels()
     figure.legend(handles[::-1], labels[::-1], loc="outside right upper", fontsize=8, handlelength=0, markerscale=0)
@@ -227,7 +209,7 @@ def accuracy_and_time(compared: Sequence[Entry], names: Sequence[str]) -> Figure
 
 
 def front(points: Mapping[int, tuple[float, float]]) -> list[int]:
-    """Those that no other beats in time and accuracy at once, fastest first."""
+    """The points (time, accuracy) that no other beats in both, fastest first."""
     kept: list[int] = []
     for i in sorted(points, key=lambda i: (points[i][0], -points[i][1])):
         if not kept or points[i][1] > points[kept[-1]][1]:

@@ -1,6 +1,6 @@
-"""HTML from plain values: one file that needs neither network nor JavaScript, figures inside as data URIs.
+"""Render a report as one HTML file without network or JavaScript, with its figures inside as data URIs.
 
-Templates escape whatever they are given (Jinja's autoescape), so that no name in a run's files becomes markup.
+The template escapes whatever it is given (Jinja's autoescape), so that no name in a run's files becomes markup.
 """
 
 import base64
@@ -14,11 +14,14 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 import cifar_lightning
-from cifar_lightning.reporting.tables import Row, is_numeric
+from cifar_lightning.reporting.tables import NOTHING, columns, is_numeric
 
 PNG = b"\x89PNG\r\n\x1a\n"
-PARTS = re.compile(r"(?<=[=,/_])(?=\S)|(?<=\.)(?=[a-zA-Z_])")  # of optimizer.lr=0.1 three
-# By the names of the files: a title, and what a person hears who can't see the figure.
+SIGNS = re.compile(r"(?<=[=,/_])(?=\S)|(?<=\.)(?=[a-zA-Z_])")  # optimizer.|lr=|0.1
+HARD_SPACE = "\N{NO-BREAK SPACE}"
+Block = tuple[Any, ...]  # the name of a macro of page.html, and what it is given
+Tile = tuple[str, str, str]  # a name, a value, and a note beneath it
+# By the names of the files: a title, and a description for those who can't see the figure.
 FIGURES = {
     "learning_curves": (
         "Learning curves",
@@ -91,8 +94,10 @@ def pictures(folder: Path) -> dict[str, Picture]:
     return found
 
 
-def render(template: str, values: Mapping[str, Any]) -> str:
-    """Fill a template of this package; one that asks for a value that is not given is a mistake in it."""
+def render_page(
+    *, title: str, subtitle: str, tiles: Sequence[Tile], sections: Mapping[str, Sequence[Block]], folder: Path
+) -> str:
+    """The page, without tiles that have no value, and without sections that have no blocks."""
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent / "templates"),
         autoescape=True,
@@ -100,15 +105,22 @@ def render(template: str, values: Mapping[str, Any]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"breakable": breakable, "columns": columns, "numeric": is_numeric}
-    return environment.get_template(template).render(version=cifar_lightning.__version__, **values)
+    environment.filters |= {"breakable": breakable, "columns": columns, "numeric": is_numeric, "anchor": anchor}
+    return environment.get_template("page.html").render(
+        version=cifar_lightning.__version__,
+        title=title,
+        subtitle=subtitle,
+        tiles=[tile for tile in tiles if tile[1] != NOTHING],
+        sections={heading: blocks for heading, blocks in sections.items() if blocks},
+        folder=folder.resolve(),
+    )
+
+
+def anchor(heading: str) -> str:
+    return heading.lower().replace(" ", "-")
 
 
 def breakable(text: str) -> Markup:
-    """Escaped; a word too long for a phone's table breaks after its parts, and no number is parted from its unit."""
-    escaped = str(escape(text)).replace(" %", "\N{NO-BREAK SPACE}%")
-    return Markup(re.sub(r"\S{21,}", lambda word: PARTS.sub("<wbr>", word[0]), escaped))
-
-
-def columns(rows: Sequence[Row]) -> list[str]:
-    return list(dict.fromkeys(column for row in rows for column in row))
+    """Escaped; a word too long for a phone's table breaks at its signs, and no number is split from its unit."""
+    escaped = str(escape(text)).replace(" %", f"{HARD_SPACE}%").replace("± ", f"±{HARD_SPACE}")
+    return Markup(re.sub(r"\S{21,}", lambda word: SIGNS.sub("<wbr>", word[0]), escaped))

@@ -1,4 +1,4 @@
-"""What the report of a run or of a sweep says: the values that its template is filled with."""
+"""The reports of a run, a sweep, a search or any runs: what the sections of their page hold."""
 
 import io
 import os
@@ -9,25 +9,26 @@ from typing import Any
 
 from cifar_lightning.errors import UserError
 from cifar_lightning.reporting.files import read_csv, read_text, read_yaml
-from cifar_lightning.reporting.html import Picture, picture, pictures, render
-from cifar_lightning.reporting.summary import Run, Summary, spread, summarize
-from cifar_lightning.reporting.tables import NOTHING, Row, class_rows, duration, number, percent, result_rows
+from cifar_lightning.reporting.html import Block, Picture, picture, pictures, render_page
+from cifar_lightning.reporting.run_files import Run
+from cifar_lightning.reporting.summary import Summary, ordered, summarize
+from cifar_lightning.reporting.tables import NOTHING, Row, class_rows, duration, number, percent, result_rows, spread
 from cifar_lightning.reporting.trials import trial_table
 
 PLACED = ("learning_curves", "accuracy_per_class", "confusion_matrix", "mistakes")  # the others come together
 GROUPS = ("data", "model", "activation", "augmentation", "optimizer", "scheduler", "trainer", "callbacks", "debug")
 MISTAKES = 24  # rows of a table: as many as the figure has
-TRIALS = "The best first; of a pruned trial, the accuracy after its last epoch"
 SWEEP = "multirun.yaml"  # Hydra's record of a sweep
 WITH_FIGURES = 20  # runs of a sweep whose figures are shown: 0.3 MB each
+IN_SWEEP = ("Result", "Mistakes", "How it was made", "Configuration")  # what a sweep's page shows of a run
 
 
-def usable(runs: Sequence[Run]) -> tuple[list[Run], list[str]]:
+def usable_runs(runs: Sequence[Run]) -> tuple[list[Run], list[str]]:
     """The runs whose files can be understood, and of the others a line each."""
     kept, problems = [], []
     for run in runs:
         try:
-            run_facts(run)
+            run_sections(run)
         except (AttributeError, KeyError, OSError, TypeError, ValueError, UserError) as error:
             what = str(error).strip().partition("\n")[0]
             problems.append(f"{run.path}: can't be shown ({type(error).__name__}: {what})")
@@ -37,54 +38,59 @@ def usable(runs: Sequence[Run]) -> tuple[list[Run], list[str]]:
 
 
 def run_page(run: Run) -> str:
-    """The report of one run."""
-    facts, found = run_facts(run), pictures(run.path.parent / "figures")
-    others = [shown for name, shown in found.items() if name not in PLACED]
-    headings = {
-        "result": "Result",
-        "classes": "Classes" if facts["classes"] else "",
-        "mistakes": "Mistakes" if facts["mistakes"] or "mistakes" in found else "",
-        "more": "More figures" if others else "",
-        "made": "How it was made",
-        "config": "Configuration",
-    }
-    figures = {name: found.get(name) for name in PLACED}
-    more = {"figures": figures, "others": others, "sections": _present(headings), "folder": run.path.parent.resolve()}
-    return render("run.html", facts | more)
-
-
-def run_facts(run: Run) -> dict[str, Any]:
-    """All that a run's files say, but for the figures."""
-    metrics, folder = run.metrics, run.path.parent
+    metrics = run.metrics
     seed = f"seed {metrics['seed']}" if metrics.get("seed") is not None else None
+    published = metrics.get("published_test_acc")
+    return render_page(
+        title=summarize([run]).settings[0].name,
+        subtitle=", ".join(str(detail) for detail in (seed, metrics.get("data"), _day(run)) if detail),
+        tiles=[
+            ("test accuracy", percent(metrics.get("test/acc")), f"published: {published} %" if published else ""),
+            ("validation accuracy", percent(metrics.get("val/acc")), ""),
+            ("parameters", number(metrics.get("parameters")), ""),
+            ("training time", duration(metrics.get("train_seconds")), f"{number(metrics.get('epochs'))} epochs"),
+        ],
+        sections=run_sections(run, pictures(run.path.parent / "figures")),
+        folder=run.path.parent,
+    )
+
+
+def run_sections(run: Run, found: Mapping[str, Picture] | None = None) -> dict[str, list[Block]]:
+    """All that a run's files say, with these figures."""
+    metrics, folder, found = run.metrics, run.path.parent, found or {}
+    figures = {name: [("figure", found[name])] if name in found else [] for name in PLACED}
+    config = read_text(folder / "config.yaml") if os.path.lexists(folder / "config.yaml") else ""
+    mistakes = mistake_rows(folder / "predictions.csv")
+    tested = [("table", result_rows(metrics), "The tested checkpoint"), *figures["accuracy_per_class"]]
+    classes = class_rows(metrics) if metrics.get("test/acc_per_class") else []
     return {
-        "title": summarize([run]).names[0],
-        "subtitle": ", ".join(str(detail) for detail in (seed, metrics.get("data"), _day(run)) if detail),
-        "tiles": run_tiles(metrics),
-        "result": result_rows(metrics),
-        "classes": class_rows(metrics) if metrics.get("test/acc_per_class") else [],
-        "history": history_rows(folder / "history.csv"),
-        "mistakes": mistake_rows(folder / "predictions.csv"),
-        "command": metrics.get("command") or NOTHING,
-        "made": made(metrics),
-        "settings": settings(run),
-        "config": _text(folder / "config.yaml"),
+        "Result": [
+            ("pair", tested),
+            *figures["learning_curves"],
+            *_folded("Every epoch as a table", history_rows(run), "Training history"),
+        ],
+        "Classes": [("table", classes, "Each class of the test images"), *figures["confusion_matrix"]]
+        if classes
+        else [],
+        "Mistakes": [
+            *figures["mistakes"],
+            *_folded("The same as a table", mistakes, "Wrong predictions, the most confident first"),
+        ],
+        "More figures": [("figure", shown) for name, shown in found.items() if name not in PLACED],
+        "How it was made": [("code", metrics.get("command") or NOTHING), ("facts", run_facts(metrics))],
+        "Configuration": [
+            ("table", setting_rows(run), "What was chosen, and what was overridden"),
+            *([("details", "The whole config", [("code", config)])] if config else []),
+        ],
     }
 
 
-def run_tiles(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
-    published = metrics.get("published_test_acc")
-    tiles = [
-        _tile("test accuracy", percent(metrics.get("test/acc")), f"published: {published} %" if published else ""),
-        _tile("validation accuracy", percent(metrics.get("val/acc"))),
-        _tile("parameters", number(metrics.get("parameters"))),
-        _tile("training time", duration(metrics.get("train_seconds")), f"{number(metrics.get('epochs'))} epochs"),
-    ]
-    return [tile for tile in tiles if tile["value"] != NOTHING]
+def _folded(title: str, rows: Sequence[Row], caption: str) -> list[Block]:
+    return [("details", title, [("table", rows, caption)])] if rows else []
 
 
-def made(metrics: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """What else it takes to make it again, as far as the run says."""
+def run_facts(metrics: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What else it takes to make a run again, as far as it says."""
     data, checksum = metrics.get("data"), metrics.get("data_checksum")
     processes = metrics.get("processes") or 1
     facts = {
@@ -101,7 +107,7 @@ def made(metrics: Mapping[str, Any]) -> list[tuple[str, str]]:
     return [(name, str(value)) for name, value in facts.items() if value not in (None, "", "None")]
 
 
-def settings(run: Run) -> list[Row]:
+def setting_rows(run: Run) -> list[Row]:
     """The choice of each group, then what else was overridden."""
     file = run.path.with_name("config.yaml")
     config = read_yaml(file) if os.path.lexists(file) else {}
@@ -111,13 +117,13 @@ def settings(run: Run) -> list[Row]:
     return [{"setting": name, "value": value} for name, value in (chosen | typed).items()]
 
 
-def history_rows(path: Path) -> list[Row]:
+def history_rows(run: Run) -> list[Row]:
     rows = []
-    for line in read_csv(path) if path.exists() else []:
+    for line in run.history:
         row = {"epoch": number(line["epoch"])}
-        for part, words in (("train", "training"), ("val", "validation")):
-            row[f"{words} loss"] = number(line[f"{part}/loss"], 4)
-            row[f"{words} accuracy"] = percent(line[f"{part}/acc"])
+        for split, words in (("train", "training"), ("val", "validation")):
+            row[f"{words} loss"] = number(line[f"{split}/loss"], 4)
+            row[f"{words} accuracy"] = percent(line[f"{split}/acc"])
         rows.append(row | {"learning rate": f"{line['lr']:.3g}", "time": duration(line["seconds"])})
     return rows
 
@@ -136,47 +142,64 @@ def mistake_rows(path: Path) -> list[Row]:
     ]
 
 
-def sweep_page(folder: Path, runs: Sequence[Run], missing: Sequence[Row]) -> str:
-    """The report of the runs below a folder; `missing` are rows for what has no result."""
+def page_of_runs(folder: Path, runs: Sequence[Run], missing: Sequence[Row]) -> str:
+    """The report of the runs below a folder: a sweep, a search or any; `missing` are rows for what has no result."""
     summary, trials = summarize(runs), trial_rows(folder)
-    members = [(name, run) for name, group in zip(summary.names, summary.groups, strict=True) for run in group]
-    shown = [run_of_sweep(name, run) for name, run in members[:WITH_FIGURES]]
-    headings = {
-        "summary": "Trials" if trials else "Summary",
-        "missing": "Without a result" if missing else "",
-        "figures": "Comparison",
-        "runs": "Runs",
-        "made": "How they were made",
-    }
+    members = [(setting.name, run) for setting in summary.settings for run in setting.runs]
     days = sorted({_day(run) for run in runs} - {""})
-    made_of = [
-        ("Seeds", _all(run.metrics.get("seed") for run in runs)),
-        ("Hardware", _all(run.metrics.get("hardware") for run in runs)),
-        ("Data checksum", _all(run.metrics.get("data_checksum") for run in runs)),
-    ]
-    values = {
-        "title": f"Search {folder.resolve().name}" if trials else sweep_title(folder, summary),
-        "subtitle": " to ".join(dict.fromkeys(days[:1] + days[-1:])),
-        "tiles": sweep_tiles(summary, runs, missing, trials),
-        "summary": trials or summary.rows,
-        "caption": TRIALS if trials else "One row for each setting, the seeds folded into mean ± sample deviation",
-        "notes": summary.notes,
-        "missing": missing,
-        "figures": list(pictures(folder / "figures").values()) if trials else comparison(summary),
-        "table_of_runs": _without_empty([run_row(name, run, folder) for name, run in members]),
-        "runs": shown,
-        "left_out": len(members) - len(shown),
-        "command": sweep_command(folder),
-        "best": "".join(_text(path) for path in sorted((folder / "experiment").glob("best_*.yaml"))) if trials else "",
-        "made": made_of,
+    caption = "The best first; of a pruned trial, the accuracy after its last epoch"
+    if not trials:
+        caption = "One row per setting: mean ± standard deviation over its runs (number of runs)"
+    best = [path for path in sorted((folder / "experiment").glob("best_*.yaml")) if trials]
+    command = sweep_command(folder)
+    left_out = len(members) - WITH_FIGURES
+    facts = {
+        name: "; ".join(dict.fromkeys(str(run.metrics[key]) for run in runs if run.metrics.get(key) is not None))
+        for name, key in (("Seeds", "seed"), ("Hardware", "hardware"), ("Data checksum", "data_checksum"))
     }
-    return render("sweep.html", values | {"sections": _present(headings), "folder": folder.resolve()})
+    sections: dict[str, list[Block]] = {
+        "Trials" if trials else "Summary": [
+            ("table", trials or summary.rows, caption),
+            *(("note", note) for note in summary.notes),
+        ],
+        "Without a result": [("table", missing, "Jobs and files without a result")] if missing else [],
+        "Comparison": [
+            ("figure", shown)
+            for shown in (pictures(folder / "figures").values() if trials else compared_pictures(summary))
+        ],
+        "Runs": [
+            (
+                "table",
+                _without_empty([run_row(name, run, folder) for name, run in members]),
+                "Every completed run, in the order of the table above",
+            ),
+            *(run_details(name, run) for name, run in members[:WITH_FIGURES]),
+            *(
+                [("note", f"The other {left_out} runs have their figures in the reports of their own folders.")]
+                if left_out > 0
+                else []
+            ),
+        ],
+        "How they were made": [
+            ("code", command)
+            if command
+            else ("note", "These runs come from several commands; each has its own above."),
+            ("facts", [(name, text or "unknown") for name, text in facts.items()]),
+            *(("details", "The best config, as an experiment file", [("code", read_text(path))]) for path in best),
+        ],
+    }
+    return render_page(
+        title=f"Search {folder.resolve().name}" if trials else runs_title(folder, runs),
+        subtitle=" to ".join(dict.fromkeys(days[:1] + days[-1:])),
+        tiles=tiles_of_runs(summary, runs, missing, trials),
+        sections=sections,
+        folder=folder,
+    )
 
 
-def sweep_title(folder: Path, summary: Summary) -> str:
+def runs_title(folder: Path, runs: Sequence[Run]) -> str:
     """What was swept, or of a folder of other runs its name."""
-    runs = [run for group in summary.groups for run in group]
-    keys = dict.fromkeys(key for run in runs for key in run.overrides)
+    keys = ordered(key for run in runs for key in run.overrides)
     swept = [key for key in keys if len({run.overrides.get(key) for run in runs}) > 1]
     if not (folder / SWEEP).is_file():
         return f"Runs in {folder.resolve().name}"
@@ -191,35 +214,31 @@ def trial_rows(folder: Path) -> list[Row]:
         return []
 
 
-def sweep_tiles(
+def tiles_of_runs(
     summary: Summary, runs: Sequence[Run], missing: Sequence[Row], trials: Sequence[Row]
-) -> list[dict[str, Any]]:
-    best = summary.groups[0]
-    ranked = all(run.metrics.get("val/acc") is not None for group in summary.groups for run in group)
+) -> list[tuple[str, str, str]]:
+    best = summary.settings[0]
     tiles = []
-    if ranked and len(summary.rows) > 1:  # test figures choose nothing
-        tiles.append(_tile("best by validation", summary.names[0], words=True))
-        for words, key in (("its validation accuracy", "val/acc"), ("its test accuracy", "test/acc")):
-            values = [100 * run.metrics[key] for run in best if run.metrics.get(key) is not None]
-            count = f"mean ± deviation over {len(values)} runs" if len(values) > 1 else "one run"
-            tiles.append(_tile(words, f"{spread(values)} %" if values else NOTHING, count))
+    if summary.ranked and len(summary.rows) > 1:
+        tiles.append(("best by validation", best.name, ""))
+        for words, split in (("its validation accuracy", "val"), ("its test accuracy", "test")):
+            values = best.accuracies(split)
+            note = f"mean ± standard deviation of {len(values)} runs" if len(values) > 1 else "one run"
+            tiles.append((words, f"{spread(values)} %" if values else NOTHING, note))
     if trials:
         states = Counter(trial["state"] for trial in trials)
-        tiles.append(
-            _tile("trials", str(len(trials)), ", ".join(f"{count} {state}" for state, count in states.items()))
-        )
+        tiles.append(("trials", str(len(trials)), ", ".join(f"{count} {state}" for state, count in states.items())))
     else:
-        tiles.append(_tile("runs", str(len(runs)), f"{len(summary.rows)} setting{'s' * (len(summary.rows) != 1)}"))
-    tiles.append(_tile("training time", duration(sum(run.metrics.get("train_seconds") or 0 for run in runs)), "in all"))
+        tiles.append(("runs", str(len(runs)), f"{len(summary.rows)} setting{'s' * (len(summary.rows) != 1)}"))
+    tiles.append(("training time", duration(sum(run.metrics.get("train_seconds") or 0 for run in runs)), "in all"))
     if missing:
-        tiles.append(_tile("without a result", str(len(missing))))
-    return [tile for tile in tiles if tile["value"] != NOTHING]
+        tiles.append(("without a result", str(len(missing)), ""))
+    return tiles
 
 
-def run_of_sweep(name: str, run: Run) -> dict[str, Any]:
-    found = pictures(run.path.parent / "figures")
-    figures = {name: found.get(name) for name in PLACED}
-    return run_facts(run) | {"name": f"{name}, seed {run.metrics.get('seed')}", "figures": figures}
+def run_details(name: str, run: Run) -> Block:
+    sections = run_sections(run, pictures(run.path.parent / "figures"))
+    return "details", f"{name}, seed {run.metrics.get('seed')}", [b for heading in IN_SWEEP for b in sections[heading]]
 
 
 def run_row(name: str, run: Run, folder: Path) -> Row:
@@ -234,18 +253,15 @@ def run_row(name: str, run: Run, folder: Path) -> Row:
     }
 
 
-def comparison(summary: Summary) -> list[Picture]:
+def compared_pictures(summary: Summary) -> Iterable[Picture]:
     """The figures of a summary, drawn anew: the sweep may have grown since its own were."""
-    from cifar_lightning.reporting.comparison import entries  # NumPy and matplotlib take their time
-    from cifar_lightning.reporting.comparison_figures import comparison_figures
+    from cifar_lightning.reporting.comparison_figures import comparison_figures  # matplotlib takes its time
     from cifar_lightning.reporting.figures import DPI, styled
 
-    shown = []
-    for name, figure in comparison_figures(entries(summary)).items():
+    for name, figure in comparison_figures(summary).items():
         buffer = io.BytesIO()
         styled(figure.savefig)(buffer, format="png", dpi=DPI)
-        shown.append(picture(name, buffer.getvalue()))
-    return shown
+        yield picture(name, buffer.getvalue())
 
 
 def sweep_command(folder: Path) -> str:
@@ -257,26 +273,10 @@ def sweep_command(folder: Path) -> str:
         return ""
 
 
-def _tile(name: str, value: str, note: str = "", *, words: bool = False) -> dict[str, Any]:
-    return {"name": name, "value": value, "note": note, "words": words}
-
-
-def _present(headings: Mapping[str, str]) -> dict[str, str]:
-    return {name: heading for name, heading in headings.items() if heading}
-
-
 def _without_empty(rows: Sequence[Row]) -> list[Row]:
     """Without columns in which no row has a value."""
     return [{name: text for name, text in row.items() if any(r[name] != NOTHING for r in rows)} for row in rows]
 
 
-def _all(values: Iterable[Any]) -> str:
-    return "; ".join(str(value) for value in dict.fromkeys(values) if value is not None) or "unknown"
-
-
 def _day(run: Run) -> str:
     return str(run.metrics.get("date") or "")[:10]
-
-
-def _text(path: Path) -> str:
-    return read_text(path) if os.path.lexists(path) else ""

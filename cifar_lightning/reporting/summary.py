@@ -1,163 +1,114 @@
-"""From the metrics.json of many runs to one row for each setting, seeds folded into mean ± deviation.
+"""Fold the metrics.json of many runs into one row per setting: mean ± standard deviation over seeds.
 
 Torch is not imported: reading a hundred runs takes less time than importing it.
 """
 
 import difflib
-import os
-import re
 import statistics
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
-from pathlib import Path
 from typing import Any
 
-from cifar_lightning.config.keys import decides
 from cifar_lightning.errors import UserError
-from cifar_lightning.reporting.files import read_json, read_yaml
-from cifar_lightning.reporting.tables import NOTHING, Row, markdown_table, number
-
-# Overrides that change where, how fast or how visibly a run takes place, but not what is trained.
-# trainer=ddp is not among them: it has another batch size. Precision is compared as it was in the end, not as typed.
-
-
-MOST = 1e15  # more than any count of parameters or seconds
+from cifar_lightning.reporting.run_files import Run, comparable, typed
+from cifar_lightning.reporting.tables import NOTHING, Row, markdown_table, mean_and_std, natural, number, spread
 
 
 @dataclass(frozen=True)
-class Run:
-    """One metrics.json: where it lies and what it says."""
+class Setting:
+    """One row of a summary: its name, its runs, one per seed, and what tells it from the other rows."""
 
-    path: Path
-    metrics: Mapping[str, Any]
+    name: str
+    runs: Sequence[Run]
+    differing: Mapping[str, str]
 
-    @cached_property
-    def overrides(self) -> dict[str, str]:
-        """What was overridden, as name -> value."""
-        parts = (override.lstrip("+").partition("=") for override in self.metrics["overrides"])
-        return {name: value for name, _, value in parts}
+    def values(self, key: str) -> list[float]:
+        """A metric of each run that has it. A run that only tested a checkpoint took 0 s to train: no time to count."""
+        timed = key in ("train_seconds", "images_per_second")
+        values = [run.metrics.get(key) for run in self.runs]
+        return [value for value in values if value is not None and (value or not timed)]
 
-    @cached_property
-    def settings(self) -> dict[str, str]:
-        """The overrides that change what is trained."""
-        return {name: value for name, value in self.overrides.items() if not decides(_typed(name, value)).folds}
-
-    @cached_property
-    def config(self) -> Mapping[str, Any]:
-        """The run's config.yaml; empty where it lies no longer beside the metrics."""
-        try:
-            config = read_yaml(Path(self.path).with_name("config.yaml"))
-        except (OSError, ValueError, UserError):
-            return {}
-        return config if isinstance(config, dict) else {}
-
-    def default(self, key: str) -> str | None:
-        """What the run has for a key that it did not set, if that is a choice or a single value."""
-        choices, value = self.config.get("choices"), self.config
-        if isinstance(choices, dict) and key in choices:
-            return str(choices[key])
-        for name in key.split("."):
-            value = value.get(name, {}) if isinstance(value, dict) else {}
-        return None if isinstance(value, dict | list) or value is None else str(value)
-
-    @cached_property
-    def checkpoint(self) -> str:
-        """Which checkpoint was tested: "best", "last", or the name of another file."""
-        return Path(str(self.metrics.get("checkpoint") or NOTHING)).stem
-
-    @cached_property
-    def key(self) -> Hashable:
-        """Equal for runs that differ in nothing but the seed."""
-        fields = ("experiment", "model", "parameters", "precision", "data", "data_checksum")
-        settings = {name: _comparable(value) for name, value in self.settings.items()}
-        return *map(self.metrics.get, fields), self.checkpoint, frozenset(settings.items())
+    def accuracies(self, split: str) -> list[float]:
+        """In per cent."""
+        return [100 * value for value in self.values(f"{split}/acc")]
 
 
 @dataclass(frozen=True)
 class Summary:
-    """Rows for a table, the lines beneath it, and the runs and the name of each row."""
+    """Rows for a table, the lines beneath it, and the setting of each row."""
 
     rows: list[Row]
     notes: list[str]
-    groups: list[list[Run]]
-    names: list[str]
+    settings: list[Setting]
+
+    @property
+    def ranked(self) -> bool:
+        """Whether the rows are sorted by validation accuracy: test accuracy ranks nothing."""
+        return _ranked(self.settings)
 
     def markdown(self) -> str:
         return markdown_table(self.rows) + "".join(f"\n{note}\n" for note in self.notes)
 
-
-def load_runs(folders: Iterable[str | os.PathLike[str]]) -> tuple[list[Run], list[str]]:
-    """Read every metrics.json in and below the folders; say what is wrong with those that are none of ours."""
-    found: dict[Path, Path] = {}
-    for folder in map(Path, folders):
-        if not folder.is_dir():
-            raise UserError(f"{folder} is not a folder. Give folders that hold runs, such as logs.")
-        for path in sorted(folder.rglob("metrics.json")):
-            found.setdefault(path.resolve(), path)
-    runs, problems = [], []
-    for path in found.values():
-        try:
-            runs.append(_load(path))
-        except (OSError, ValueError) as error:
-            problems.append(f"{path}: {error}")
-        except UserError as error:
-            problems.append(f"{path}: {str(error).removeprefix(str(path)).strip()}")
-    return runs, problems
-
-
-def _load(path: Path) -> Run:
-    metrics = read_json(path)
-    overrides = metrics.get("overrides") if isinstance(metrics, dict) else None
-    strings = isinstance(overrides, list) and all(isinstance(override, str) for override in overrides)
-    if not strings or not {"test/acc", "val/acc"} & set(metrics):
-        raise ValueError("not the result of a run (overrides, or both test/acc and val/acc are missing)")
-    for key in ("test/acc", "val/acc", "parameters", "published_test_acc", "train_seconds", "images_per_second"):
-        value = metrics.get(key)
-        if not isinstance(value, int | float | None) or (key.endswith("/acc") and value and not 0 <= value <= 1):
-            raise ValueError(f"{key} = {value!r} is not {'a fraction' if key.endswith('/acc') else 'a number'}")
-        if value is not None and not abs(value) < MOST:
-            raise ValueError(f"{key} is not a number that a run can have")
-    for key in ("experiment", "model", "precision", "data", "data_checksum", "hardware", "accelerator", "date"):
-        if not isinstance(metrics.get(key), str | None):
-            raise ValueError(f"{key} = {str(metrics[key])[:40]!r} is not a text")
-    if not isinstance(metrics.get("seed"), int | None) or not isinstance(metrics.get("versions"), dict | None):
-        raise ValueError("seed or versions are not those of a run")
-    return Run(path, metrics)
+    def csv_rows(self) -> list[dict[str, Any]]:
+        """The same as numbers, accuracies as fractions like those in metrics.json."""
+        rows = []
+        for setting in self.settings:
+            runs = setting.runs
+            row: dict[str, Any] = {**(setting.differing or {"run": setting.name}), "n": len(runs)}
+            row["seeds"] = " ".join(str(run.metrics.get("seed")) for run in runs)
+            row |= {
+                key: "/".join(sorted({str(run.metrics.get(key)) for run in runs})) for key in ("model", "checkpoint")
+            }
+            for key in ("val/acc", "test/acc", "train_seconds"):
+                row[key], row[f"{key} std"] = mean_and_std(setting.values(key))
+            row |= {key: mean_and_std(setting.values(key))[0] for key in ("images_per_second", "parameters")}
+            rows.append(row)
+        return rows
 
 
 def summarize(runs: Sequence[Run], by: Sequence[str] = ()) -> Summary:
     """Fold the runs into a row for each setting, or for each combination of the values of the keys `by`.
 
-    The rows are sorted by validation accuracy where every run has one, else by name: test figures rank nothing.
+    The rows are sorted by validation accuracy where every run has one, else by name.
     """
     if not runs:
         raise UserError("there are no runs to summarise.")
     whole = [run for run in runs if not run.metrics.get("partial")] or list(runs)
     kept = newest_of_each_seed(whole)
-    groups = group(kept, by)
-    common = {} if by or len(groups) == 1 else _in_all(kept)
-    told = [] if by else list(dict.fromkeys(key for run in kept for key in run.settings if key not in common))
+    groups = grouped(kept, by)
+    keys = ordered(key for run in kept for key in run.settings)
+    common = _in_all(kept) if len(groups) > 1 and not by else {}
+    told = [key for key in keys if key not in common]
     environments = list(dict.fromkeys(_environment(run) for run in kept))
-    differing = [key for key in ("data", "checkpoint", "precision") if len({_value(run, key) for run in kept}) > 1]
-    rows = []
+    differing = [key for key in ("data", "checkpoint", "precision") if len({run.value(key) for run in kept}) > 1]
+    settings, rows = [], []
     for members in groups:
-        row = {key: _value(members[0], key) for key in by} or {"run": _name(members[0], common, told)}
-        row |= {key: " / ".join(sorted({_value(run, key) for run in members})) for key in differing}
-        row |= _figures(members)
+        said = {key: members[0].value(key) for key in by} or _said(members[0], told)
+        setting = Setting(_name(said, members[0], by), members, said)
+        row = dict(said) if by else {"run": setting.name}
+        row |= {key: " / ".join(sorted({run.value(key) for run in members})) for key in differing}
+        row |= _figures(setting)
         if len(environments) > 1:
             indices = sorted({environments.index(_environment(run)) for run in members})
-            row["made on"] = ", ".join(_letter(i) for i in indices)
+            row["made on"] = ", ".join(map(_letter, indices))
+        settings.append(setting)
         rows.append(row)
-    rank = _ranking(groups, rows)
+    rank = _ranking(settings, rows)
     order = sorted(range(len(rows)), key=lambda i: (str(groups[i][0].metrics.get("data")), rank(i)))
     empty = {column for column in rows[0] if all(row[column] == NOTHING for row in rows)}
-    rows = [{column: text for column, text in rows[i].items() if column not in empty} for i in order]
-    names = [", ".join(_value(g[0], key) for key in by) if by else _name(g[0], common, told) for g in groups]
     notes = _notes(kept, len(whole), common, environments)
     if len(whole) < len(runs):
         notes.append(f"Left out: {len(runs) - len(whole)} trial runs over a part of the data (debug, limit_*_batches).")
-    return Summary(rows, notes, [groups[i] for i in order], [names[i] for i in order])
+    return Summary(
+        [{column: text for column, text in rows[i].items() if column not in empty} for i in order],
+        notes,
+        _told_apart([settings[i] for i in order]),
+    )
+
+
+def ordered(keys: Iterable[str]) -> list[str]:
+    """Each key once, in the order in which they are typed: groups, keys in them, the seed."""
+    return sorted(dict.fromkeys(keys), key=lambda key: (key == "seed", "." in key))
 
 
 def newest_of_each_seed(runs: Iterable[Run]) -> list[Run]:
@@ -173,60 +124,19 @@ def newest_of_each_seed(runs: Iterable[Run]) -> list[Run]:
     return sorted(newest.values(), key=lambda run: run.path)
 
 
-def group(runs: Iterable[Run], by: Sequence[str] = ()) -> list[list[Run]]:
+def grouped(runs: Sequence[Run], by: Sequence[str] = ()) -> list[list[Run]]:
     """Put together runs of the same setting, or, if `by` is given, runs that agree in these keys.
 
     Two checkpoints of one training are never samples of the same thing.
     """
-    runs = list(runs)
     for key in by:
         _check_known(key, runs)
     groups: dict[Hashable, list[Run]] = {}
     for run in runs:
-        values = tuple(_comparable(_value(run, key)) for key in by)
+        values = tuple(comparable(run.value(key)) for key in by)
         data = run.metrics.get("data"), run.metrics.get("data_checksum")  # accuracies on two are never averaged
         groups.setdefault((run.checkpoint, data, values) if by else run.key, []).append(run)
     return list(groups.values())
-
-
-def spread(values: Sequence[float], digits: int = 2) -> str:
-    """Write mean ± sample deviation (n - 1 in the denominator); one value has no deviation."""
-    if not values:
-        return NOTHING
-    mean = f"{statistics.fmean(values):.{digits}f}"
-    return f"{mean} ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else mean
-
-
-def _figures(runs: Sequence[Run]) -> Row:
-    def values(key: str) -> list[float]:
-        return [run.metrics[key] for run in runs if run.metrics.get(key) is not None]
-
-    def mean(key: str) -> float | None:
-        # A run that only tested a checkpoint took 0 s to train: no time to average.
-        timed = [value for value in values(key) if value]
-        return statistics.fmean(timed) if timed else None
-
-    def different(key: str, digits: int = 0) -> str:
-        return " / ".join(number(value, digits) for value in sorted(set(values(key)))) or NOTHING
-
-    test, val = ([100 * value for value in values(key)] for key in ("test/acc", "val/acc"))
-    seconds = mean("train_seconds")
-    return {
-        "parameters": different("parameters"),
-        "published": different("published_test_acc", 2),
-        "test accuracy": f"{spread(test)} ({len(test)})" if test else NOTHING,
-        "validation": spread(val) + (f" ({len(val)})" if val and len(val) != len(test) else ""),
-        "seconds": number(seconds, 1 if seconds is not None and seconds < 10 else 0),
-        "images/s": number(mean("images_per_second")),
-    }
-
-
-def _value(run: Run, key: str) -> str:
-    """What a run says of a key: a field of its metrics.json, or what it was overridden with."""
-    if key == "checkpoint":
-        return run.checkpoint
-    value = run.metrics.get(key)
-    return run.overrides.get(key) or run.default(key) or "default" if value is None else str(value)
 
 
 def _check_known(key: str, runs: Sequence[Run]) -> None:
@@ -238,41 +148,63 @@ def _check_known(key: str, runs: Sequence[Run]) -> None:
         raise UserError(f"by={key}: no run has or overrides {key}. {hint}")
 
 
-def _comparable(value: str) -> str | float:
-    """1e-3 and 0.001 are one value."""
-    try:
-        return float(value)
-    except ValueError:
-        return value
-
-
-def _typed(name: str, value: str) -> str:
-    return f"{name}={value}" if value else name
-
-
 def _in_all(runs: Sequence[Run]) -> dict[str, str]:
     first = runs[0].settings
-    rest = [{name: _comparable(value) for name, value in run.settings.items()} for run in runs]
-    return {name: first[name] for name in first if all(one.get(name) == _comparable(first[name]) for one in rest)}
+    rest = [{name: comparable(value) for name, value in run.settings.items()} for run in runs]
+    return {name: first[name] for name in first if all(one.get(name) == comparable(first[name]) for one in rest)}
 
 
-def _name(run: Run, common: Mapping[str, str], told: Sequence[str] = ()) -> str:
-    """What a row is called: the experiment, and of `told` (the keys that any run sets) what is not common to all."""
-    values = {key: run.settings[key] if key in run.settings else run.default(key) for key in [*run.settings, *told]}
-    settings = [_typed(name, value) for name, value in values.items() if name not in common and value is not None]
-    parts = [run.metrics.get("experiment"), *settings]
-    return ", ".join(filter(None, parts)) or f"{run.metrics.get('model') or 'model'}, defaults"
+def _said(run: Run, keys: Sequence[str]) -> dict[str, str]:
+    """What a row says of its runs: the experiment, and the value of each key that any row sets."""
+    said = {"experiment": run.metrics.get("experiment"), **{key: run.setting(key) for key in keys}}
+    return {key: value for key, value in said.items() if value is not None}
 
 
-def _ranking(groups: Sequence[Sequence[Run]], rows: Sequence[Row]) -> Callable[[int], Any]:
-    if all(run.metrics.get("val/acc") is not None for members in groups for run in members):
-        return lambda i: -statistics.fmean(run.metrics["val/acc"] for run in groups[i])
-    return lambda i: [_natural(text) for text in rows[i].values()]
+def _name(said: Mapping[str, str], run: Run, by: Sequence[str]) -> str:
+    parts = [value if by or key == "experiment" else typed(key, value) for key, value in said.items()]
+    return ", ".join(parts) or f"{run.metrics.get('model') or 'model'}, defaults"
 
 
-def _natural(text: str) -> list[int | str]:
-    """cnn2 comes before cnn10."""
-    return [int(part) if i % 2 else part for i, part in enumerate(re.split(r"(\d+)", text))]
+def _told_apart(settings: Sequence[Setting]) -> list[Setting]:
+    """The settings, each with a name of its own, and with the values that are not the same in all."""
+    keys = dict.fromkeys(key for setting in settings for key in setting.differing)
+    varying = [key for key in keys if len({setting.differing.get(key) for setting in settings}) > 1]
+    names = [setting.name for setting in settings]
+    # Two checkpoints of one training, or two precisions, have the same settings.
+    return [
+        Setting(
+            name if names.count(name) == 1 else f"{name}, {s.runs[0].checkpoint}, {s.runs[0].metrics.get('precision')}",
+            s.runs,
+            {key: s.differing.get(key) or "default" for key in varying},
+        )
+        for name, s in zip(names, settings, strict=True)
+    ]
+
+
+def _figures(setting: Setting) -> Row:
+    def different(key: str, digits: int = 0) -> str:
+        return " / ".join(number(value, digits) for value in sorted(set(setting.values(key)))) or NOTHING
+
+    test, val = setting.accuracies("test"), setting.accuracies("val")
+    seconds = mean_and_std(setting.values("train_seconds"))[0]
+    return {
+        "parameters": different("parameters"),
+        "published": different("published_test_acc", 2),
+        "test accuracy": f"{spread(test)} ({len(test)})" if test else NOTHING,
+        "validation": spread(val) + (f" ({len(val)})" if val and len(val) != len(test) else ""),
+        "seconds": number(seconds, 1 if seconds is not None and seconds < 10 else 0),
+        "images/s": number(mean_and_std(setting.values("images_per_second"))[0]),
+    }
+
+
+def _ranked(settings: Sequence[Setting]) -> bool:
+    return all(run.metrics.get("val/acc") is not None for setting in settings for run in setting.runs)
+
+
+def _ranking(settings: Sequence[Setting], rows: Sequence[Row]) -> Callable[[int], Any]:
+    if _ranked(settings):
+        return lambda i: -statistics.fmean(settings[i].values("val/acc"))
+    return lambda i: [natural(text) for text in rows[i].values()]
 
 
 def _environment(run: Run) -> str:
@@ -290,8 +222,8 @@ def _letter(index: int) -> str:
 def _notes(kept: Sequence[Run], total: int, common: Mapping[str, str], environments: Sequence[str]) -> list[str]:
     notes = []
     if common:
-        notes.append(f"In all runs: {', '.join(map(_typed, common, common.values()))}.")
-    notes.append("Accuracies in %: mean ± sample deviation over the runs of a row (number of runs).")
+        notes.append(f"In all runs: {', '.join(map(typed, common, common.values()))}.")
+    notes.append("Accuracies in %: mean ± standard deviation over the runs of a row (number of runs).")
     if len(kept) < total:
         notes.append(f"Of repeated runs with the same seed only the newest counts; {total - len(kept)} left out.")
     precisions = {run.metrics.get("precision") for run in kept}

@@ -2,6 +2,7 @@
 
 import math
 import re
+import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -35,8 +36,27 @@ def duration(seconds: float | None) -> str:
     return f"{units // 60}:{units % 60:02d} {unit}"
 
 
+def mean_and_std(values: Sequence[float]) -> tuple[float | None, float | None]:
+    """The mean, and the sample standard deviation (n - 1 in the denominator); None where there are too few values."""
+    return statistics.fmean(values) if values else None, statistics.stdev(values) if len(values) > 1 else None
+
+
+def spread(values: Sequence[float], digits: int = 2, separator: str = " ") -> str:
+    """[68, 70] becomes "69.00 ± 1.41", a single value has no deviation, none is a dash."""
+    texts = [f"{value:.{digits}f}" for value in mean_and_std(values) if value is not None]
+    return f"{separator}± ".join(texts) or NOTHING
+
+
+def natural(text: str) -> list[tuple[float, str]]:
+    """A key that sorts numbers by size and before words: 0.02 < 0.1 < 10, cnn2 < cnn10."""
+    try:
+        return [(float(text), "")]
+    except ValueError:
+        return [(float(part), "") if i % 2 else (math.inf, part) for i, part in enumerate(re.split(r"(\d+)", text))]
+
+
 def result_rows(metrics: Mapping[str, Any]) -> list[Row]:
-    """List what a person wants to know of one run; what the run has no value for is left out."""
+    """What a reader wants to know of one run, as far as the run has values for it."""
     rows = [
         ("test accuracy", percent(metrics.get("test/acc"))),
         ("test accuracy without TTA", percent(metrics.get("test/acc_without_tta"))),
@@ -93,7 +113,7 @@ def class_table(metrics: Mapping[str, Any], title: str = "Accuracy per class (te
 def rich_table(rows: Sequence[Row], title: str | None = None) -> Table:
     """Make a table for the terminal: columns of numbers to the right, everything else to the left."""
     table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    for column in _columns(rows):
+    for column in columns(rows):
         right = is_numeric(rows, column)
         # A narrow terminal folds titles between words, and texts, but no numbers.
         width = max(map(len, [*column.split(), *(row.get(column, "") for row in rows)])) if right else None
@@ -102,7 +122,7 @@ def rich_table(rows: Sequence[Row], title: str | None = None) -> Table:
         )
     for row in rows:
         # Text, not str: square brackets in an override are no markup.
-        table.add_row(*(Text(_in_a_line(row.get(column, ""))) for column in _columns(rows)))
+        table.add_row(*(Text(_in_a_line(row.get(column, ""))) for column in columns(rows)))
     return table
 
 
@@ -112,10 +132,12 @@ def _in_a_line(text: str) -> str:
 
 def markdown_table(rows: Sequence[Row]) -> str:
     """Make a Markdown table, columns padded so that its source can be read, too."""
-    columns = _columns(rows)
-    cells = [[_escaped(text) for text in line] for line in [columns, *([r.get(c, "") for c in columns] for r in rows)]]
-    widths = [max(3, *(len(line[i]) for line in cells)) for i in range(len(columns))]
-    right = [is_numeric(rows, column) for column in columns]
+    names = columns(rows)
+    cells = [
+        [_escaped(text) for text in line] for line in [names, *([r.get(name, "") for name in names] for r in rows)]
+    ]
+    widths = [max(3, *(len(line[i]) for line in cells)) for i in range(len(names))]
+    right = [is_numeric(rows, name) for name in names]
 
     def joined(line: Sequence[str]) -> str:
         padded = (t.rjust(w) if r else t.ljust(w) for t, w, r in zip(line, widths, right, strict=True))
@@ -125,7 +147,7 @@ def markdown_table(rows: Sequence[Row]) -> str:
     return "\n".join([joined(cells[0]), rule, *map(joined, cells[1:])]) + "\n"
 
 
-def _columns(rows: Sequence[Row]) -> list[str]:
+def columns(rows: Sequence[Row]) -> list[str]:
     return list(dict.fromkeys(column for row in rows for column in row))
 
 
@@ -139,11 +161,3 @@ def is_numeric(rows: Sequence[Row], column: str) -> bool:
 
 def _escaped(text: str) -> str:
     return text.replace("\\", "\\\\").replace("|", "\\|").replace("\n", " ")
-
-
-def natural(text: str) -> list[tuple[float, str]]:
-    """A key that sorts numbers by size and before words: 0.02 < 0.1 < 10, cnn2 < cnn10."""
-    try:
-        return [(float(text), "")]
-    except ValueError:
-        return [(float(part), "") if i % 2 else (math.inf, part) for i, part in enumerate(re.split(r"(\d+)", text))]

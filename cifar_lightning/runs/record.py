@@ -27,7 +27,7 @@ from cifar_lightning.console import say
 from cifar_lightning.data.datamodule import ImageDataModule
 from cifar_lightning.reporting import figures, tables, tensorboard
 from cifar_lightning.reporting.files import write_json, write_predictions
-from cifar_lightning.reporting.summary import Run
+from cifar_lightning.reporting.run_files import Run
 from cifar_lightning.training.classifier import ImageClassifier
 from cifar_lightning.training.metrics import test_metrics
 

@@ -10,7 +10,8 @@ from rich.console import Console
 from cifar_lightning.console import say
 from cifar_lightning.errors import printable
 from cifar_lightning.reporting.files import write_csv, write_text
-from cifar_lightning.reporting.summary import Summary, load_runs, summarize
+from cifar_lightning.reporting.run_files import load_runs
+from cifar_lightning.reporting.summary import Summary, summarize
 from cifar_lightning.reporting.tables import Row, markdown_table, rich_table
 from cifar_lightning.sweeps.state import Unfinished, unfinished
 
@@ -56,13 +57,11 @@ def write_summary(summary: Summary, text: str, out: Path) -> str:
     if out.suffix and not out.is_dir():
         write_text(out, text)
         return str(out)
-    from cifar_lightning.reporting.comparison import csv_rows, entries  # NumPy and matplotlib take their time
-    from cifar_lightning.reporting.comparison_figures import comparison_figures
+    from cifar_lightning.reporting.comparison_figures import comparison_figures  # matplotlib takes its time
     from cifar_lightning.reporting.figures import save_figure
 
-    compared = entries(summary)
     write_text(out / "summary.md", text)
-    write_csv(out / "summary.csv", csv_rows(compared))
-    for name, figure in comparison_figures(compared).items():
+    write_csv(out / "summary.csv", summary.csv_rows())
+    for name, figure in comparison_figures(summary).items():
         save_figure(figure, out / "figures" / f"{name}.png")
     return f"{out}: summary.csv, summary.md, figures"

@@ -15,7 +15,7 @@ from torch.nn.functional import cross_entropy
 from cifar_lightning.checkpoints.load import load_classifier, load_data
 from cifar_lightning.commands import evaluate, export, predict
 from cifar_lightning.config.compose import compose
-from cifar_lightning.reporting.summary import load_runs
+from cifar_lightning.reporting.run_files import load_runs
 from cifar_lightning.runs.train import run
 from cifar_lightning.training.tta import views
 

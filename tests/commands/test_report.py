@@ -1,4 +1,4 @@
-"""The page that a person opens: its numbers, that it is whole in itself, and that nothing in a file becomes markup."""
+"""The page of a report: its numbers, that it needs nothing else, and that nothing in a file becomes markup."""
 
 import base64
 import io
@@ -16,7 +16,7 @@ import yaml
 from PIL import Image
 
 from cifar_lightning.commands.report import main
-from cifar_lightning.reporting.html import breakable, render
+from cifar_lightning.reporting.html import breakable, render_page
 from cifar_lightning.reporting.pages import WITH_FIGURES
 
 HOSTILE = """</pre><script>alert('1')</script><img src=x onerror="alert(2)">{{ 7 * 7 }}&amp;"""
@@ -167,7 +167,7 @@ def test_it_is_made_for_everybody(tmp_path, write):
 
 
 def test_text_can_be_read_on_light_and_on_dark():
-    style = (Path(sys.modules[render.__module__].__file__).parent / "templates" / "style.css").read_text()
+    style = (Path(sys.modules[render_page.__module__].__file__).parent / "templates" / "style.css").read_text()
     light, dark = (dict(re.findall(r"--(\w+): (#\w{6})", block)) for block in re.findall(r":root {([^}]*)}", style))
     for colors in (light, dark):
         for ink in ("text", "soft", "accent"):
@@ -234,7 +234,7 @@ def test_runs_that_are_no_sweep_stand_side_by_side(tmp_path):
     page = reported(tmp_path / "logs")
     assert page.texts[0] == "Runs in logs"
     assert "81.25 ± 0.00 (2)" in page.text
-    assert "each run above has its own" in page.text
+    assert "each has its own above" in page.text
 
 
 def test_of_very_many_runs_not_all_figures_are_shown(tmp_path):
@@ -242,7 +242,7 @@ def test_of_very_many_runs_not_all_figures_are_shown(tmp_path):
         write_run(tmp_path / "logs" / f"run{seed}", seed=seed, overrides=[f"seed={seed}"])
     page = reported(tmp_path / "logs")
     assert len([image for image in page.all("img") if image["width"] == "60"]) == 2 * WITH_FIGURES
-    assert "the other 3" in page.text
+    assert "The other 3 runs" in page.text
     assert f"run{WITH_FIGURES + 2}" in page.texts
 
 
@@ -321,7 +321,7 @@ def test_help_shows_examples_and_torch_is_not_imported(tmp_path):
 
 def test_titles_break_between_the_words_of_a_setting_and_numbers_keep_their_unit():
     assert breakable("lr=0.1") == "lr=0.1"
-    assert breakable("81.42 ± 2.21 %") == "81.42 ± 2.21\N{NO-BREAK SPACE}%"
+    assert breakable("81.42 ± 2.21 %") == "81.42 ±\N{NO-BREAK SPACE}2.21\N{NO-BREAK SPACE}%"
     long = "callbacks.early_stopping.patience=0.125"
     assert breakable(long) == "callbacks.<wbr>early_<wbr>stopping.<wbr>patience=<wbr>0.125"
     assert "<script" not in breakable("<script>alert(1)</script>=,/,/=<b>")

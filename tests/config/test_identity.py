@@ -7,7 +7,8 @@ import pytest
 
 from cifar_lightning import api
 from cifar_lightning.config.identity import differences, is_partial
-from cifar_lightning.reporting.summary import Run, load_runs, summarize
+from cifar_lightning.reporting.run_files import Run, load_runs
+from cifar_lightning.reporting.summary import summarize
 
 QUICK = [
     *("data=digits", "data.batch_size=256", "model=cnn2", "augmentation=none", "logger=none", "test=false"),

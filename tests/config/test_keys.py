@@ -10,7 +10,8 @@ from cifar_lightning.config.compose import compose, conf_dir
 from cifar_lightning.config.hints import all_keys, choices
 from cifar_lightning.config.keys import KEYS, decides
 from cifar_lightning.errors import UserError
-from cifar_lightning.reporting.summary import load_runs, summarize
+from cifar_lightning.reporting.run_files import load_runs
+from cifar_lightning.reporting.summary import summarize
 from cifar_lightning.runs.resume import resumed_config
 
 GROUPS = sorted(path.name for path in conf_dir().iterdir() if path.is_dir() and path.name not in ("hydra", "debug"))

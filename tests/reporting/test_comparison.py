@@ -5,10 +5,10 @@ import json
 import numpy as np
 import pytest
 
-from cifar_lightning.reporting.comparison import Entry, csv_rows, entries
 from cifar_lightning.reporting.comparison_figures import comparison_figures, front, short_names
 from cifar_lightning.reporting.figures import pixels
-from cifar_lightning.reporting.summary import load_runs, summarize
+from cifar_lightning.reporting.run_files import load_runs
+from cifar_lightning.reporting.summary import Setting, summarize
 
 
 def write_run(folder, overrides, seed, acc, val=True):
@@ -28,25 +28,25 @@ def compared(tmp_path, *keys, seeds=(1, 2), val=True):
     for i, values in enumerate(itertools.product(*keys)):
         for seed in seeds:
             write_run(tmp_path / f"{i}_{seed}", values, seed, 0.9 - 0.1 * i + 0.02 * seed, val)
-    return entries(summarize(load_runs([tmp_path])[0]))
+    return summarize(load_runs([tmp_path])[0])
 
 
-def test_entries_have_the_numbers_of_their_runs_best_first(tmp_path):
+def test_settings_have_the_numbers_of_their_runs_best_first(tmp_path):
     tanh = ["activation=tanh"]
-    first, second = compared(tmp_path, ["activation=relu", *tanh])
-    assert (first.settings, second.settings) == ({"activation": "relu"}, {"activation": "tanh"})
-    assert second.val == pytest.approx([82, 84])
-    assert second.test == pytest.approx([81, 83])
-    assert second.seconds == [11, 12]
-    assert [row["val/acc"] for row in second.histories[0]] == pytest.approx([0.72, 0.82])
+    first, second = compared(tmp_path, ["activation=relu", *tanh]).settings
+    assert (first.differing, second.differing) == ({"activation": "relu"}, {"activation": "tanh"})
+    assert second.accuracies("val") == pytest.approx([82, 84])
+    assert second.accuracies("test") == pytest.approx([81, 83])
+    assert second.values("train_seconds") == [11, 12]
+    assert [row["val/acc"] for row in second.runs[0].history] == pytest.approx([0.72, 0.82])
 
 
-def test_rows_for_csv_have_means_and_sample_deviations(tmp_path):
-    row = csv_rows(compared(tmp_path, ["activation=relu"], ["optimizer.lr=0.1", "optimizer.lr=0.2"]))[1]
+def test_rows_for_csv_have_means_and_standard_deviations(tmp_path):
+    row = compared(tmp_path, ["activation=relu"], ["optimizer.lr=0.1", "optimizer.lr=0.2"]).csv_rows()[1]
     assert row["optimizer.lr"] == "0.2"
     assert "activation" not in row  # the same in all
     assert row["val/acc"] == pytest.approx(0.83)
-    assert row["val/acc deviation"] == pytest.approx(np.std([0.82, 0.84], ddof=1))
+    assert row["val/acc std"] == pytest.approx(np.std([0.82, 0.84], ddof=1))
     assert (row["n"], row["seeds"], row["parameters"], row["train_seconds"]) == (2, "1 2", 5, 11.5)
 
 
@@ -55,16 +55,16 @@ def test_two_checkpoints_of_one_setting_have_names_of_their_own(tmp_path):
     write_run(tmp_path / "b", ["activation=relu"], 1, 0.8)
     metrics = json.loads((tmp_path / "b" / "metrics.json").read_text()) | {"checkpoint": "last", "precision": "32-true"}
     (tmp_path / "b" / "metrics.json").write_text(json.dumps(metrics))
-    best, last = short_names(entries(summarize(load_runs([tmp_path])[0])))
+    best, last = short_names(summarize(load_runs([tmp_path])[0]).settings)
     assert "best" in best
     assert "last, 32-true" in last
 
 
 def test_one_run_has_no_deviation(tmp_path):
-    (row,) = csv_rows(compared(tmp_path, ["activation=relu"], seeds=(1,), val=False))
+    (row,) = compared(tmp_path, ["activation=relu"], seeds=(1,), val=False).csv_rows()
     assert row["run"]
     assert row["test/acc"] == pytest.approx(0.91)
-    assert row["test/acc deviation"] is row["val/acc"] is None
+    assert row["test/acc std"] is row["val/acc"] is None
 
 
 LRS = ["optimizer.lr=0.1", "optimizer.lr=0.02"]
@@ -102,6 +102,19 @@ def test_bars_and_heat_map_show_the_means(tmp_path):
     assert means[place] == pytest.approx(63)
 
 
+@pytest.mark.parametrize("acc", [0.9, 0.5, 0.2])
+def test_no_error_bar_crosses_a_number(tmp_path, acc):
+    for seed, more in ((1, -0.1), (2, 0.1)):
+        write_run(tmp_path / str(seed), [], seed, acc + more)
+    figure = comparison_figures(summarize(load_runs([tmp_path])[0]))["accuracy"]
+    pixels(figure)
+    bars, closer = figure.axes
+    (text,) = bars.texts
+    assert text.get_text() == f"{100 * acc:.2f} ± 14.14"
+    assert bars.get_window_extent().x1 < text.get_window_extent().x0
+    assert text.get_window_extent().x1 < closer.get_window_extent().x0
+
+
 def test_a_band_is_the_deviation_over_seeds(tmp_path):
     axes = comparison_figures(compared(tmp_path, ["activation=relu"]))["learning_curves"].axes[1]
     assert axes.get_lines()[0].get_ydata() == pytest.approx([83, 93])
@@ -118,8 +131,8 @@ def test_nothing_on_the_front_is_beaten():
 
 
 def test_long_names_stay_short_and_one_setting_needs_no_name():
-    long = [Entry("x" * 30 + str(i) + "y" * 30, {"a": str(i), "b": str(i)}, [], []) for i in range(2)]
+    long = [Setting("x" * 30 + str(i) + "y" * 30, [], {"a": str(i), "b": str(i)}) for i in range(2)]
     names = short_names(long)
     assert all(len(name) <= 48 and "…" in name for name in names)
     assert len(set(names)) == 2  # a legend and its colours go by them
-    assert short_names([Entry("activation=relu", {"activation": "relu"}, [], [])]) == ["relu"]
+    assert short_names([Setting("activation=relu", [], {"activation": "relu"})]) == ["relu"]

@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 
 from cifar_lightning.errors import UserError
-from cifar_lightning.reporting.summary import Run, load_runs, spread, summarize
+from cifar_lightning.reporting.run_files import Run, load_runs
+from cifar_lightning.reporting.summary import summarize
+from cifar_lightning.reporting.tables import spread
 
 ENVIRONMENT = {
     "precision": "32-true",
@@ -65,7 +67,7 @@ def test_times_are_means_over_the_runs_that_trained():
 
 def test_what_changes_the_result_makes_a_row_and_what_does_not_does_not():
     same = ["data.root=elsewhere", "paths.log_dir=x", "trainer=cpu", "trainer.accelerator=cpu", "logger=none",
-            "data.num_workers=2", "~logger", "hydra/launcher=joblib", "+trainer.enable_checkpointing=false",
+            "data.num_workers=2", "~logger", "hydra/launcher=joblib",
             "hydra.run.dir=x", "trainer.precision=32-true", "task_name=x", "train=false"]  # fmt: skip
     other = ["trainer=ddp", "trainer.devices=2", "data.val_size=0", "train_seed=1", "data.rooted=1", "~callbacks.best"]
     runs = [run(0.5, "optimizer.lr=1e-3", override, seed=seed) for seed, override in enumerate(same)]

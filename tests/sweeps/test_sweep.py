@@ -57,7 +57,7 @@ def test_a_sweep_ends_in_one_table_goes_on_and_grows(command):
         for key in ("val/acc", "test/acc"):
             values = [run[key] for run in runs]
             assert float(row[key]) == pytest.approx(statistics.fmean(values))
-            assert float(row[f"{key} deviation"]) == pytest.approx(statistics.stdev(values))
+            assert float(row[f"{key} std"]) == pytest.approx(statistics.stdev(values))
         assert float(row["parameters"]) == runs[0]["parameters"]
         assert f"activation={activation}" in outcome.out
     order = [float(row["val/acc"]) for row in rows.values()]

@@ -13,17 +13,17 @@ from cifar_lightning.search.definition import PRUNERS, SETTINGS, read_search
 
 COMMAND = Command(
     "search",
-    "Search for a good config with Optuna (TPE): many runs, compared by validation accuracy; no test data.\n"
-    "The same command goes on with a study that was interrupted, and more of them at once share its trials.\n"
-    "Every other word is an override that is the same in all trials.",
+    "Search for a good config with Optuna (TPE): many runs, compared by validation accuracy, without test data.\n"
+    "The same command continues an interrupted study; several at once share its trials.\n"
+    "Every other word is an override for all trials.",
     keys={
         "hparams_search": Key(f"what is searched: {', '.join(choices('hparams_search'))}, or a file of your own"),
         "study_name": Key("a name for the study and its folder, logs/search/NAME", "that of the file"),
-        "n_trials": Key("how many trials the study is to have in the end", "the file's, or 30"),
-        "pruner": Key("which trials are given up early", "the file's, or median", PRUNERS),
+        "n_trials": Key("how many trials the study will have in total", "the file's, or 30"),
+        "pruner": Key("which trials are stopped early", "the file's, or median", PRUNERS),
         "storage": Key("sqlite:///FILE, postgresql://USER:PASSWORD@HOST/DB, ...", "study.db in the study's folder"),
-        "sampler_seed": Key("other trials for the same space", "the file's, or 0"),
-        "startup_trials": Key("how many trials are drawn at random, before TPE", "the file's, or 10"),
+        "sampler_seed": Key("another seed gives other trials of the same space", "the file's, or 0"),
+        "startup_trials": Key("how many trials are drawn at random before TPE takes over", "the file's, or 10"),
     },
     examples={
         "hparams_search=sgd": "learning rate, momentum, weight decay, batch size of the baseline",
@@ -59,7 +59,7 @@ def run(given: Given) -> int:
     if best or not interrupted:
         outcome.show_outcome(search, trials, best)
     if interrupted:
-        say("interrupted: the same command goes on", sys.stderr)
+        say("interrupted: the same command continues", sys.stderr)
         return 130
     return 0
 

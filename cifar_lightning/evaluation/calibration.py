@@ -1,4 +1,4 @@
-"""Figures of how far a network's confidence can be believed."""
+"""Plot calibration: how far a network's confidence can be trusted."""
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -10,19 +10,19 @@ BINS = 15
 
 
 @styled
-def reliability_diagram(confidences: ArrayLike, right: ArrayLike, error: float | None = None) -> Figure:
+def reliability_diagram(confidences: ArrayLike, correct: ArrayLike, error: float | None = None) -> Figure:
     """Draw accuracy against confidence in 15 bins of equal width (Guo et al. 2017, figure 1).
 
-    confidences: probability of the predicted class [N]; right: whether it is the true one [N]; error: the ECE, for the
-    title. Perfect calibration is the diagonal; the hatched gap from a bin's accuracy to its mean confidence shows how
-    much the network is too sure (or not sure enough), the bar's shade how many images are in the bin.
+    confidences: probability of the predicted class [N]; correct: whether it is the true class [N]; error: the ECE, for
+    the title. The diagonal is perfect calibration. The hatched gap between a bin's accuracy and its mean confidence
+    shows how overconfident (or underconfident) the network is; darker bars have more images.
     """
-    confidences, right = np.asarray(confidences, dtype=float), np.asarray(right, dtype=bool)
-    # A bin has its upper edge, as in the calibration error.
+    confidences, correct = np.asarray(confidences, dtype=float), np.asarray(correct, dtype=bool)
+    # A bin includes its upper edge, as in the calibration error.
     bins = np.clip(np.ceil(confidences * BINS), 1, BINS).astype(int) - 1
     counts = np.bincount(bins, minlength=BINS)
     filled = counts > 0
-    accuracy = np.bincount(bins, right, BINS)[filled] / counts[filled]
+    accuracy = np.bincount(bins, correct, BINS)[filled] / counts[filled]
     confidence = np.bincount(bins, confidences, BINS)[filled] / counts[filled]
     centres = (np.arange(BINS)[filled] + 0.5) / BINS
 
@@ -55,15 +55,15 @@ def reliability_diagram(confidences: ArrayLike, right: ArrayLike, error: float |
 
 
 @styled
-def confidence_histogram(confidences: ArrayLike, right: ArrayLike) -> Figure:
-    """Draw how sure the network is where it is right, and where it is wrong, one above the other, each on its scale.
+def confidence_histogram(confidences: ArrayLike, correct: ArrayLike) -> Figure:
+    """Draw the confidences of correct and of wrong predictions, one above the other, each on its own scale.
 
-    confidences: probability of the predicted class [N]; right: whether it is the true one [N].
+    confidences: probability of the predicted class [N]; correct: whether it is the true class [N].
     """
-    confidences, right = np.asarray(confidences, dtype=float), np.asarray(right, dtype=bool)
+    confidences, correct = np.asarray(confidences, dtype=float), np.asarray(correct, dtype=bool)
     figure = Figure(figsize=(6.5, 4.2), layout="constrained")
-    parts = (("right", right, COLORS["train"]), ("wrong", ~right, COLORS["val"]))
-    for axes, (name, chosen, color) in zip(figure.subplots(2, 1, sharex=True), parts, strict=True):
+    kinds = (("correct", correct, COLORS["train"]), ("wrong", ~correct, COLORS["val"]))
+    for axes, (name, chosen, color) in zip(figure.subplots(2, 1, sharex=True), kinds, strict=True):
         percent = 100 * confidences[chosen]
         axes.hist(percent, bins=np.linspace(0, 100, 2 * BINS + 1), color=color, rwidth=0.94)
         facts = f"{len(percent):,} {name} predictions"

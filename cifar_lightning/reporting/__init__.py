@@ -1,1 +1,1 @@
-"""Tables, figures and files made from plain numbers."""
+"""Tables, figures, pages and files from plain numbers; knows nothing of training."""

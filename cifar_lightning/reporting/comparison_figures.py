@@ -14,13 +14,13 @@ from cifar_lightning.reporting.tables import mean_and_std, natural, spread
 
 MOST_ROWS, MOST_CURVES, MOST_NUMBERED = 40, 8, 16
 LONGEST = 44  # characters of a name
-# Okabe and Ito's eight, the darkest yellow they allow.
+# The eight colours of Okabe and Ito, which the colour-blind can tell apart, with a darker yellow.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000", "#B8A800")
 WORDS = {"val": "validation", "test": "test", "train": "training"}
 
 
 def comparison_figures(summary: Summary) -> dict[str, Figure]:
-    """The figures that these settings, best first, have the numbers for, by name."""
+    """The figures for which the settings of a summary have the metrics, by name."""
     settings, split = summary.settings, shown_split(summary)
     names = short_names(settings)
     drawn = {"accuracy": accuracy_bars(settings, names, split)}
@@ -40,7 +40,7 @@ def shown_split(summary: Summary) -> str:
 
 
 def short_names(settings: Sequence[Setting]) -> list[str]:
-    """What tells the settings apart, each name once: values alone where one key varies; long names are cut."""
+    """Short, unique names: only the values where a single key varies; long names are cut in the middle."""
     values = [" ".join(setting.differing.values()) for setting in settings]
     alone = len(settings[0].differing) == 1 and len(set(values)) == len(values)
     names = values if alone else [setting.name for setting in settings]
@@ -50,14 +50,14 @@ def short_names(settings: Sequence[Setting]) -> list[str]:
 
 
 def or_nan(values: Sequence[float]) -> tuple[float, float]:
-    """Mean and standard deviation, NaN where there are too few values: matplotlib leaves it out."""
+    """Mean and standard deviation, or NaN, which matplotlib does not draw, where there are too few values."""
     mean, std = mean_and_std(values)
     return float("nan") if mean is None else mean, float("nan") if std is None else std
 
 
 @styled
 def accuracy_bars(settings: Sequence[Setting], names: Sequence[str], split: str) -> Figure:
-    """Draw bars from zero with the standard deviation over seeds, and beside them the same closer, a dot per run."""
+    """Draw accuracies as bars with the standard deviation over seeds, and beside them enlarged, with a dot per run."""
     shown = settings[:MOST_ROWS]
     rows = np.arange(len(shown))
     figure = Figure(figsize=(10, 1.7 + 0.27 * len(shown)), layout="constrained")
@@ -74,7 +74,7 @@ def accuracy_bars(settings: Sequence[Setting], names: Sequence[str], split: str)
     for other, marker, offset in (("val", "s", -0.14), ("test", "o", 0.14)):
         _dots(closer, shown, other, marker, offset)
     closer.set(xlabel="accuracy (%)")
-    closer.set_title("Closer; each run is a dot" if any(len(s.runs) > 1 for s in shown) else "Closer")
+    closer.set_title("Enlarged; each run is a dot" if any(len(s.runs) > 1 for s in shown) else "Enlarged")
     closer.grid(True)
     figure.legend(*closer.get_legend_handles_labels(), loc="outside lower right", ncols=2, borderpad=0)
     for axes in (bars, closer):
@@ -100,7 +100,7 @@ def _dots(axes: Axes, shown: Sequence[Setting], split: str, marker: str, offset:
 def curves_with_bands(settings: Sequence[Setting], names: Sequence[str]) -> Figure:
     """Draw training loss and validation accuracy per epoch: the mean over seeds, with a band of ± standard deviation.
 
-    The first eight have a colour; the rest is grey behind them.
+    The first eight are coloured; the rest are grey in the background.
     """
     has_validation = any(r.get("val/acc") is not None for s in settings for run in s.runs for r in run.history)
     split = "val" if has_validation else "train"
@@ -150,7 +150,7 @@ def _band(axes: Axes, setting: Setting, key: str, factor: float, color: str | No
 
 @styled
 def heat_map(settings: Sequence[Setting], keys: Sequence[str], split: str) -> Figure:
-    """Draw the mean accuracy for each pair of two keys' values; a pair that was not run stays white."""
+    """Draw the mean accuracy for each combination of two keys' values; combinations without a run stay white."""
     values = {key: sorted({s.differing[key] for s in settings}, key=natural) for key in keys}
     down, across = sorted(keys, key=lambda key: len(values[key]), reverse=True)
     rows, columns = values[down], values[across]
@@ -179,7 +179,7 @@ def heat_map(settings: Sequence[Setting], keys: Sequence[str], split: str) -> Fi
 
 @styled
 def accuracy_and_time(settings: Sequence[Setting], names: Sequence[str], split: str) -> Figure:
-    """Draw accuracy against training time, a numbered dot each; the line joins those that none beats in both."""
+    """Draw accuracy against training time as numbered dots; a line joins the Pareto front."""
     points = {
         i: (or_nan(setting.values("train_seconds"))[0], or_nan(setting.accuracies(split))[0])
         for i, setting in enumerate(settings)
@@ -209,7 +209,7 @@ def accuracy_and_time(settings: Sequence[Setting], names: Sequence[str], split: 
 
 
 def front(points: Mapping[int, tuple[float, float]]) -> list[int]:
-    """The points (time, accuracy) that no other beats in both, fastest first."""
+    """The indices of the points (time, accuracy) on the Pareto front, fastest first."""
     kept: list[int] = []
     for i in sorted(points, key=lambda i: (points[i][0], -points[i][1])):
         if not kept or points[i][1] > points[kept[-1]][1]:

@@ -1,6 +1,6 @@
-"""Figures made from arrays and plain numbers, in one style: light, and readable for the colour-blind.
+"""Plots of arrays and plain numbers, in one light style that the colour-blind can read.
 
-Every function returns a `Figure` that no global state knows (no pyplot); `save_figure` writes it.
+Every function returns a `Figure` without global state (no pyplot); `save_figure` writes it.
 """
 
 import math
@@ -23,7 +23,7 @@ from numpy.typing import ArrayLike
 from cifar_lightning.reporting.files import atomic_path
 
 DPI = 130
-# Okabe and Ito's colours, which differ for every kind of colour vision.
+# From the palette of Okabe and Ito, which can be told apart with every kind of colour vision.
 COLORS = {"train": "#0072B2", "val": "#D55E00", "test": "#009E73", "grey": "#666666"}
 NAMES = {"train": "training", "val": "validation", "test": "test (one value, at the end)"}
 FRAMES: dict[bool, dict[str, Any]] = {
@@ -44,26 +44,26 @@ STYLE = {
     "legend.frameon": False,
     "lines.linewidth": 1.7,
     "lines.markersize": 4,
-    "text.parse_math": False,  # a name of a class or of a run may hold $
+    "text.parse_math": False,  # names of classes and runs may contain $
 }
-# Beneath it matplotlib's defaults, so that nobody's own matplotlibrc changes a report.
-# Drawing needs it, too: ticks and their labels come into being only then.
+# On top of matplotlib's defaults, so that a user's matplotlibrc does not change a report.
+# Needed when a figure is rendered, too: ticks and their labels are created only then.
 styled = style.context(["default", STYLE])
 
 
 @styled
 def save_figure(figure: Figure, path: str | os.PathLike[str]) -> None:
-    """Write the figure as its suffix says (PNG, SVG, PDF), whole or not at all."""
+    """Write the figure in the format of its suffix (PNG, SVG, PDF), atomically."""
     kind = Path(path).suffix.lstrip(".") or "png"
     options: dict[str, Any] = {"pil_kwargs": {"optimize": True}} if kind == "png" else {}
     with atomic_path(path) as temporary, warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph")  # a name in a script that the font lacks shows as boxes
+        warnings.filterwarnings("ignore", "Glyph")  # names in a script that the font lacks appear as boxes
         figure.savefig(temporary, format=kind, dpi=DPI, **options)
 
 
 @styled
 def pixels(figure: Figure) -> np.ndarray:
-    """Draw the figure: uint8 [H, W, 3]."""
+    """Render the figure as uint8 [H, W, 3]."""
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     return np.array(canvas.buffer_rgba())[..., :3]
@@ -86,23 +86,23 @@ def learning_curves(history: Sequence[Mapping[str, Any]], test: Mapping[str, Any
     _curves(accuracies, history, "acc", test or {})
     accuracies.set(xlabel="epoch", ylabel="accuracy (%)")
     curves = {line.get_label(): line for axes in figure.axes for line in axes.get_lines()}
-    # Outside, where no curve can run through it.
+    # Outside the axes, where no curve can cross it.
     figure.legend(handles=list(curves.values()), loc="outside lower center", ncols=max(len(curves), 1))
     return figure
 
 
 def _curves(axes: Axes, history: Sequence[Mapping[str, Any]], quantity: str, test: Mapping[str, Any]) -> None:
-    """Draw one quantity's curves; the title says the best validation value and the test value."""
+    """Draw the curves of one quantity; the title has the best validation value and the test value."""
     factor = 100 if quantity == "acc" else 1
     epochs = [row["epoch"] for row in history]
-    marker = {"train": "o", "val": "s"} if len(epochs) <= 25 else {}  # a single epoch is a dot that can be seen
+    marker = {"train": "o", "val": "s"} if len(epochs) <= 25 else {}  # so that a single epoch is visible as a dot
     facts = []
-    for part, line in (("train", "-"), ("val", "--")):
-        values = factor * np.array([row.get(f"{part}/{quantity}") for row in history], dtype=float)
+    for split, line in (("train", "-"), ("val", "--")):
+        values = factor * np.array([row.get(f"{split}/{quantity}") for row in history], dtype=float)
         if not np.isfinite(values).any():
             continue
-        axes.plot(epochs, values, line, marker=marker.get(part), color=COLORS[part], label=NAMES[part])
-        if part == "val":
+        axes.plot(epochs, values, line, marker=marker.get(split), color=COLORS[split], label=NAMES[split])
+        if split == "val":
             best = int(np.nanargmax(values) if quantity == "acc" else np.nanargmin(values))
             facts.append(f"best validation: {_written(values[best], quantity)} (epoch {epochs[best]})")
     level = test.get(f"test/{quantity}")
@@ -155,14 +155,14 @@ def confusion_matrix(counts: ArrayLike, class_names: Sequence[str], *, percent: 
 
 @styled
 def accuracy_per_class(accuracies: Mapping[str, float]) -> Figure:
-    """Draw one bar a class, in the given order, and the mean over classes. Accuracies are fractions."""
+    """Draw one bar per class, in the given order, and the mean over classes. Accuracies are fractions."""
     names = list(accuracies)
     values = 100 * np.array(list(accuracies.values()), dtype=float)
     figure = Figure(figsize=(6.5, 1.3 + 0.27 * len(names)), layout="constrained")
     axes = figure.subplots()
     axes.barh(range(len(names)), np.nan_to_num(values), color=COLORS["train"], height=0.72)
     axes.set_yticks(range(len(names)), names)
-    # The numbers stand in a column of their own, where the line of the mean can't cross them.
+    # The numbers have a column of their own, where the line of the mean can't cross them.
     for row, value in enumerate(values):
         text = "no images" if np.isnan(value) else f"{value:.1f}"
         axes.text(109, row, text, ha="right", va="center", fontsize=8)
@@ -186,12 +186,12 @@ def image_grid(
     title: str = "",
     columns: int = 8,
     width: int = 96,
-    right: Sequence[bool] = (),
+    correct: Sequence[bool] = (),
 ) -> Figure:
-    """Draw images side by side, each pixel as a square of whole screen pixels, each caption beneath its image.
+    """Draw images side by side, each pixel enlarged to a square of whole screen pixels, captions below the images.
 
     images: uint8 [N, 3, H, W]; captions: none or N, of one or more lines; width: about how wide an image becomes;
-    right: none or N; frames the images by it, what is wrong with a broken line.
+    correct: none or N; correct images get a solid frame, wrong ones a broken one.
     """
     images = np.asarray(images)
     if len(images) == 0:
@@ -215,8 +215,8 @@ def image_grid(
         canvas[y : y + height, x : x + width] = tile
         for k, text in enumerate(captions[i].split("\n") if captions else ()):
             axes.text(x + width / 2, y + height + 13 + k * line, text, ha="center", fontsize=7)
-        if right:
-            frame = FRAMES[right[i]]
+        if correct:
+            frame = FRAMES[correct[i]]
             axes.add_patch(Rectangle((x - 2, y - 2), width + 4, height + 4, fill=False, **frame))
     axes.text(gap, top / 2, title, va="center", fontsize=10)
     axes.imshow(canvas, interpolation="nearest", extent=(0, canvas.shape[1], canvas.shape[0], 0))
@@ -224,7 +224,7 @@ def image_grid(
 
 
 def use_log_scale(axes: Axes) -> None:
-    """Make the x axis logarithmic, with two to five ticks that are written out: 0.001, 0.01, not powers of ten."""
+    """Make the x axis logarithmic, with two to five ticks written as decimals (0.001, 0.01), not as powers of ten."""
     axes.set_xscale("log")
     low, high = axes.get_xlim()
     axes.set_xticks(log_ticks(low, high))
@@ -254,7 +254,7 @@ def mistakes(
     *,
     most: int = 24,
 ) -> Figure:
-    """Draw the wrongly classified images of which the network was surest, the surest first.
+    """Draw the misclassified images with the highest confidence, the most confident first.
 
     images: uint8 [N, 3, H, W]; confidences: probability of the predicted class, [N].
     """
@@ -273,7 +273,7 @@ def mistakes(
 
 @styled
 def message(text: str) -> Figure:
-    """Say in a figure why there is none."""
+    """Draw a message in the place of a figure for which there is nothing to draw."""
     figure = Figure(figsize=(6.5, 1.2))
     figure.text(0.5, 0.5, text, ha="center", va="center", wrap=True, color=COLORS["grey"])
     return figure

@@ -1,4 +1,4 @@
-"""JSON, CSV and text files that appear whole or not at all."""
+"""Write and read JSON, CSV and text files; a file appears whole or not at all."""
 
 import csv
 import json
@@ -17,9 +17,9 @@ from cifar_lightning.errors import UserError, first_line, printable, regular
 
 @contextmanager
 def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Give a path beside `path` to write to; it takes `path`'s place if the block ends without an exception.
+    """A temporary path beside `path`, which replaces `path` if the block ends without an exception.
 
-    If the block fails, what was at `path` before is untouched and nothing is left beside it.
+    If the block fails, `path` is unchanged and the temporary file is deleted.
     """
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
@@ -38,20 +38,20 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:
     with atomic_path(path) as temporary:
-        # A path that is no UTF-8 has surrogates, for which JSON and YAML have the same escape.
+        # A path that is not UTF-8 contains surrogates, for which JSON and YAML have the same escape.
         temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def write_json(path: str | os.PathLike[str], content: Mapping[str, Any]) -> None:
-    """Write strict JSON: NaN and infinities, which JSON does not have, become null."""
+    """Write strict JSON, with null for NaN and infinities, which JSON lacks."""
     write_text(path, json.dumps(_plain(content), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
-MOST_BYTES = 1 << 24  # of a text that is read back; a run's are thousands
+MOST_BYTES = 1 << 24  # of a text that is read back; those of a run have a few thousand
 
 
 def read_text(path: str | os.PathLike[str]) -> str:
-    """The text of a file that others may have made. Raises UserError for a link, a pipe, or one too large."""
+    """The text of an untrusted file. Raises UserError for a link, a pipe, or a file that is too large."""
     path = Path(path)
     if path.is_symlink():
         raise UserError(f"{path} is a symbolic link, which no run makes")
@@ -61,7 +61,7 @@ def read_text(path: str | os.PathLike[str]) -> str:
 
 
 def read_json(path: str | os.PathLike[str]) -> Any:
-    """What the file holds. Raises UserError, as `read_text` does, and ValueError for anything that is no JSON."""
+    """What the file holds. Raises UserError, as `read_text` does, and ValueError for anything that is not JSON."""
     try:
         return json.loads(read_text(path))
     except (ValueError, RecursionError) as error:
@@ -69,7 +69,7 @@ def read_json(path: str | os.PathLike[str]) -> Any:
 
 
 def read_yaml(path: str | os.PathLike[str]) -> Any:
-    """What the file holds. Raises UserError, as `read_text` does, and ValueError for anything that no run writes."""
+    """What the file holds. Raises UserError, as `read_text` does, and ValueError for anything but plain YAML."""
     try:
         return yaml.load(read_text(path), _NoAliases)
     except (yaml.YAMLError, RecursionError) as error:
@@ -86,7 +86,7 @@ class _NoAliases(yaml.SafeLoader):
 
 
 def write_csv(path: str | os.PathLike[str], rows: Sequence[Mapping[str, Any]]) -> None:
-    """Write one line a row under the union of the rows' keys; None and missing keys are empty cells."""
+    """Write the rows below a header of all their keys; None and missing keys are empty cells."""
     columns = list(dict.fromkeys(key for row in rows for key in row))
     with (
         atomic_path(path) as temporary,
@@ -98,7 +98,7 @@ def write_csv(path: str | os.PathLike[str], rows: Sequence[Mapping[str, Any]]) -
 
 
 def _cell(value: Any) -> Any:
-    """A text that a spreadsheet would take for a formula begins with an apostrophe; control characters are escaped."""
+    """Escape control characters, and put an apostrophe before text that a spreadsheet would take for a formula."""
     if not isinstance(value, str):
         return value
     text = printable(value).replace("\n", "\\n")
@@ -126,7 +126,7 @@ def write_predictions(
     confidences: Sequence[float],
     class_names: Sequence[str],
 ) -> None:
-    """Write predictions.csv: an image's index, the names of its true and predicted class, and the confidence."""
+    """Write predictions.csv: index, true class, predicted class and confidence of each image."""
     rows = [
         {
             "index": int(index),
@@ -140,7 +140,7 @@ def write_predictions(
 
 
 def _plain(value: Any) -> Any:
-    """Copy `value` with plain containers and numbers in the place of NumPy's and torch's, and None for non-finite."""
+    """A copy with plain containers and numbers instead of NumPy's and torch's, and None for non-finite numbers."""
     if isinstance(value, Mapping):
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple | set):

@@ -33,12 +33,12 @@ FIGURES = {
     ),
     "confusion_matrix": (
         "Confusion matrix",
-        "How many images of each true class (rows) were taken for each class (columns); the table of classes says "
-        "what each is most often taken for.",
+        "How many images of each true class (rows) were predicted as each class (columns); the table of classes names "
+        "the most frequent confusion of each.",
     ),
     "mistakes": (
         "Most confident mistakes",
-        "The wrongly classified test images of which the network was surest, each with its predicted and true class.",
+        "The misclassified test images with the highest confidence, each with its predicted and true class.",
     ),
     "samples": ("Training images as the network sees them", "A grid of augmented training images with their classes."),
     "accuracy": ("Accuracy of each setting", "Bars of the accuracy of each setting; the numbers are in the summary."),
@@ -64,7 +64,7 @@ FIGURES = {
 
 @dataclass(frozen=True)
 class Picture:
-    """A figure inside the page; width and height in CSS pixels."""
+    """A figure embedded in the page; width and height in CSS pixels."""
 
     title: str
     alt: str
@@ -74,7 +74,7 @@ class Picture:
 
 
 def picture(name: str, png: bytes) -> Picture:
-    """`name` is that of a figure's file. Raises ValueError where the bytes are no PNG."""
+    """Embed a PNG; `name` is the name of its file. Raises ValueError for bytes that are not a PNG."""
     if not png.startswith(PNG) or len(png) < 24:
         raise ValueError(f"{name}.png is not a PNG file")
     width, height = (int.from_bytes(png[start : start + 4], "big") for start in (16, 20))  # PNG, section 11.2.2
@@ -84,12 +84,12 @@ def picture(name: str, png: bytes) -> Picture:
 
 
 def pictures(folder: Path) -> dict[str, Picture]:
-    """Every PNG file in the folder by its name without suffix; none where there is no folder, or no picture in it."""
+    """Every PNG file in the folder, by its name without suffix; unreadable ones are left out."""
     found = {}
     for path in sorted(folder.glob("*.png")):
         try:
             found[path.stem] = picture(path.stem, path.read_bytes())
-        except (OSError, ValueError):  # a page without one figure is better than none
+        except (OSError, ValueError):
             continue
     return found
 
@@ -97,7 +97,7 @@ def pictures(folder: Path) -> dict[str, Picture]:
 def render_page(
     *, title: str, subtitle: str, tiles: Sequence[Tile], sections: Mapping[str, Sequence[Block]], folder: Path
 ) -> str:
-    """The page, without tiles that have no value, and without sections that have no blocks."""
+    """Fill the template; tiles without a value and sections without blocks are left out."""
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent / "templates"),
         autoescape=True,
@@ -121,6 +121,6 @@ def anchor(heading: str) -> str:
 
 
 def breakable(text: str) -> Markup:
-    """Escaped; a word too long for a phone's table breaks at its signs, and no number is split from its unit."""
+    """Escape text; words too long for a phone may break at punctuation, numbers and their units stay together."""
     escaped = str(escape(text)).replace(" %", f"{HARD_SPACE}%").replace("± ", f"±{HARD_SPACE}")
     return Markup(re.sub(r"\S{21,}", lambda word: SIGNS.sub("<wbr>", word[0]), escaped))

@@ -1,4 +1,4 @@
-"""Figures of what goes on inside networks, layer by layer."""
+"""Histograms of weights, activations or gradients, layer by layer."""
 
 from collections.abc import Mapping, Sequence
 
@@ -16,7 +16,7 @@ BINS = 60
 def layer_histograms(
     networks: Mapping[str, Mapping[str, ArrayLike]], *, xlabel: str, colors: Sequence[str] = (), log: bool = False
 ) -> Figure:
-    """Draw how the values of each layer are spread: a row for each network, a column for each of its layers.
+    """Draw a histogram for each layer: a row per network, a column per layer.
 
     networks: by name, layers by name, values of any shape. log: draw the power of ten of their sizes, zeros left out;
     then all rows share one scale, else each has its own. Heights are counts; up to three bars that would dwarf the
@@ -44,7 +44,7 @@ def layer_histograms(
 def _draw(axes: Axes, numbers: np.ndarray, limits: tuple[float, float], color: str) -> None:
     counts, edges = np.histogram(numbers, bins=BINS, range=limits)
     axes.bar(edges[:-1], counts, np.diff(edges), align="edge", color=color)
-    fourth = sorted(counts)[-4]  # ReLU's zeros would leave no height to all the other bars
+    fourth = sorted(counts)[-4]  # the zeros of a ReLU would dwarf all other bars
     axes.set(yticks=[], xlim=limits, ylim=(0, max(min(1.3 * fourth or np.inf, 1.05 * max(counts)), 1)))
     axes.spines["left"].set_visible(False)
     axes.tick_params(labelsize=7)
@@ -57,7 +57,7 @@ def _numbers(values: ArrayLike, log: bool) -> np.ndarray:
 
 
 def _range(layers: Sequence[np.ndarray]) -> tuple[float, float]:
-    """From the 0.1th to the 99.9th per cent of all values: one far outlier would squeeze everything else."""
+    """The 0.1st and 99.9th percentile of all values: one far outlier would squeeze everything else."""
     everything = np.concatenate(layers) if layers else np.zeros(1)
     if not len(everything):
         return -1.0, 1.0

@@ -1,4 +1,4 @@
-"""The reports of a run, a sweep, a search or any runs: what the sections of their page hold."""
+"""Build the report of a run, a sweep, a search or any set of runs, as sections of blocks."""
 
 import io
 import os
@@ -12,19 +12,34 @@ from cifar_lightning.reporting.files import read_csv, read_text, read_yaml
 from cifar_lightning.reporting.html import Block, Picture, picture, pictures, render_page
 from cifar_lightning.reporting.run_files import Run
 from cifar_lightning.reporting.summary import Summary, ordered, summarize
-from cifar_lightning.reporting.tables import NOTHING, Row, class_rows, duration, number, percent, result_rows, spread
+from cifar_lightning.reporting.tables import (
+    NOTHING,
+    Row,
+    class_rows,
+    duration,
+    number,
+    percent,
+    result_rows,
+    spread,
+    without_empty_columns,
+)
 from cifar_lightning.reporting.trials import trial_table
 
-PLACED = ("learning_curves", "accuracy_per_class", "confusion_matrix", "mistakes")  # the others come together
+PLACED = (
+    "learning_curves",
+    "accuracy_per_class",
+    "confusion_matrix",
+    "mistakes",
+)  # in sections of their own; the others share one
 GROUPS = ("data", "model", "activation", "augmentation", "optimizer", "scheduler", "trainer", "callbacks", "debug")
-MISTAKES = 24  # rows of a table: as many as the figure has
+MISTAKES = 24  # rows of the table: as many as images in the figure
 SWEEP = "multirun.yaml"  # Hydra's record of a sweep
 WITH_FIGURES = 20  # runs of a sweep whose figures are shown: 0.3 MB each
 IN_SWEEP = ("Result", "Mistakes", "How it was made", "Configuration")  # what a sweep's page shows of a run
 
 
 def usable_runs(runs: Sequence[Run]) -> tuple[list[Run], list[str]]:
-    """The runs whose files can be understood, and of the others a line each."""
+    """The runs whose files can be shown, and a line about each of the others."""
     kept, problems = [], []
     for run in runs:
         try:
@@ -56,7 +71,7 @@ def run_page(run: Run) -> str:
 
 
 def run_sections(run: Run, found: Mapping[str, Picture] | None = None) -> dict[str, list[Block]]:
-    """All that a run's files say, with these figures."""
+    """All that the files of a run say, together with the figures found."""
     metrics, folder, found = run.metrics, run.path.parent, found or {}
     figures = {name: [("figure", found[name])] if name in found else [] for name in PLACED}
     config = read_text(folder / "config.yaml") if os.path.lexists(folder / "config.yaml") else ""
@@ -90,7 +105,7 @@ def _folded(title: str, rows: Sequence[Row], caption: str) -> list[Block]:
 
 
 def run_facts(metrics: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """What else it takes to make a run again, as far as it says."""
+    """What else is needed to reproduce the run, as far as recorded."""
     data, checksum = metrics.get("data"), metrics.get("data_checksum")
     processes = metrics.get("processes") or 1
     facts = {
@@ -143,7 +158,7 @@ def mistake_rows(path: Path) -> list[Row]:
 
 
 def page_of_runs(folder: Path, runs: Sequence[Run], missing: Sequence[Row]) -> str:
-    """The report of the runs below a folder: a sweep, a search or any; `missing` are rows for what has no result."""
+    """The report of all runs below a folder; `missing` has a row for each job or file without a result."""
     summary, trials = summarize(runs), trial_rows(folder)
     members = [(setting.name, run) for setting in summary.settings for run in setting.runs]
     days = sorted({_day(run) for run in runs} - {""})
@@ -170,7 +185,7 @@ def page_of_runs(folder: Path, runs: Sequence[Run], missing: Sequence[Row]) -> s
         "Runs": [
             (
                 "table",
-                _without_empty([run_row(name, run, folder) for name, run in members]),
+                without_empty_columns([run_row(name, run, folder) for name, run in members]),
                 "Every completed run, in the order of the table above",
             ),
             *(run_details(name, run) for name, run in members[:WITH_FIGURES]),
@@ -198,7 +213,7 @@ def page_of_runs(folder: Path, runs: Sequence[Run], missing: Sequence[Row]) -> s
 
 
 def runs_title(folder: Path, runs: Sequence[Run]) -> str:
-    """What was swept, or of a folder of other runs its name."""
+    """The swept keys, or the name of a folder that is not a sweep."""
     keys = ordered(key for run in runs for key in run.overrides)
     swept = [key for key in keys if len({run.overrides.get(key) for run in runs}) > 1]
     if not (folder / SWEEP).is_file():
@@ -207,7 +222,7 @@ def runs_title(folder: Path, runs: Sequence[Run]) -> str:
 
 
 def trial_rows(folder: Path) -> list[Row]:
-    """The trials of a search's folder; nothing where it is none."""
+    """The trials in the folder of a search; none for any other folder."""
     try:
         return trial_table(read_csv(folder / "trials.csv"))
     except (OSError, KeyError, TypeError, ValueError):
@@ -254,7 +269,7 @@ def run_row(name: str, run: Run, folder: Path) -> Row:
 
 
 def compared_pictures(summary: Summary) -> Iterable[Picture]:
-    """The figures of a summary, drawn anew: the sweep may have grown since its own were."""
+    """The figures of a summary, drawn again, as the sweep may have grown since its own were saved."""
     from cifar_lightning.reporting.comparison_figures import comparison_figures  # matplotlib takes its time
     from cifar_lightning.reporting.figures import DPI, styled
 
@@ -265,17 +280,12 @@ def compared_pictures(summary: Summary) -> Iterable[Picture]:
 
 
 def sweep_command(folder: Path) -> str:
-    """What was typed, as Hydra noted it in the sweep's folder; nothing where it is no sweep."""
+    """The command line, as recorded by Hydra in the folder of a sweep; empty for any other folder."""
     try:
         noted = read_yaml(folder / SWEEP)
         return " ".join(["python -m cifar_lightning -m", *noted["hydra"]["overrides"]["task"]])
     except (OSError, TypeError, KeyError, ValueError, UserError):
         return ""
-
-
-def _without_empty(rows: Sequence[Row]) -> list[Row]:
-    """Without columns in which no row has a value."""
-    return [{name: text for name, text in row.items() if any(r[name] != NOTHING for r in rows)} for row in rows]
 
 
 def _day(run: Run) -> str:

@@ -1,4 +1,4 @@
-"""Runs as their files tell them: metrics.json, checked, with config.yaml and history.csv beside it."""
+"""Read the files of finished runs: metrics.json, which is checked, with config.yaml and history.csv beside it."""
 
 import os
 from collections.abc import Hashable, Iterable, Mapping
@@ -17,7 +17,7 @@ MOST = 1e15  # more than any count of parameters or seconds
 
 @dataclass(frozen=True)
 class Run:
-    """One metrics.json: where it lies and what it says."""
+    """A metrics.json: its path and its content."""
 
     path: Path
     metrics: Mapping[str, Any]
@@ -34,7 +34,7 @@ class Run:
 
     @cached_property
     def config(self) -> Mapping[str, Any]:
-        """The run's config.yaml; empty where it lies no longer beside the metrics."""
+        """The run's config.yaml; empty if it is no longer beside the metrics."""
         try:
             config = read_yaml(Path(self.path).with_name("config.yaml"))
         except (OSError, ValueError, UserError):
@@ -47,7 +47,7 @@ class Run:
         return read_csv(path) if path.exists() else []
 
     def default(self, key: str) -> str | None:
-        """What the run has for a key that it did not set, if that is a choice or a single value."""
+        """The run's value of a key that was not overridden, if it is a choice or a single value."""
         choices, value = self.config.get("choices"), self.config
         if isinstance(choices, dict) and key in choices:
             return str(choices[key])
@@ -59,7 +59,7 @@ class Run:
         return self.settings[key] if key in self.settings else self.default(key)
 
     def value(self, key: str) -> str:
-        """What the run says of a key: a field of its metrics.json, or what it was overridden with."""
+        """The value of a field of metrics.json or of an overridden key."""
         if key == "checkpoint":
             return self.checkpoint
         value = self.metrics.get(key)
@@ -79,7 +79,7 @@ class Run:
 
 
 def load_runs(folders: Iterable[str | os.PathLike[str]]) -> tuple[list[Run], list[str]]:
-    """Read every metrics.json in and below the folders; say what is wrong with those that are not of a run."""
+    """Read every metrics.json in and below the folders; and a line about each that is not the result of a run."""
     found: dict[Path, Path] = {}
     for folder in map(Path, folders):
         if not folder.is_dir():

@@ -11,31 +11,40 @@ from typing import Any
 
 from cifar_lightning.errors import UserError
 from cifar_lightning.reporting.run_files import Run, comparable, typed
-from cifar_lightning.reporting.tables import NOTHING, Row, markdown_table, mean_and_std, natural, number, spread
+from cifar_lightning.reporting.tables import (
+    NOTHING,
+    Row,
+    markdown_table,
+    mean_and_std,
+    natural,
+    number,
+    spread,
+    without_empty_columns,
+)
 
 
 @dataclass(frozen=True)
 class Setting:
-    """One row of a summary: its name, its runs, one per seed, and what tells it from the other rows."""
+    """One row of a summary: its name, its runs (one per seed), and the values in which it differs from other rows."""
 
     name: str
     runs: Sequence[Run]
     differing: Mapping[str, str]
 
     def values(self, key: str) -> list[float]:
-        """A metric of each run that has it. A run that only tested a checkpoint took 0 s to train: no time to count."""
+        """The metric of each run that has it. The training time of runs that only tested (0 s) does not count."""
         timed = key in ("train_seconds", "images_per_second")
         values = [run.metrics.get(key) for run in self.runs]
         return [value for value in values if value is not None and (value or not timed)]
 
     def accuracies(self, split: str) -> list[float]:
-        """In per cent."""
+        """Accuracies in per cent."""
         return [100 * value for value in self.values(f"{split}/acc")]
 
 
 @dataclass(frozen=True)
 class Summary:
-    """Rows for a table, the lines beneath it, and the setting of each row."""
+    """The rows of a table, the notes below it, and the setting of each row."""
 
     rows: list[Row]
     notes: list[str]
@@ -43,14 +52,14 @@ class Summary:
 
     @property
     def ranked(self) -> bool:
-        """Whether the rows are sorted by validation accuracy: test accuracy ranks nothing."""
+        """Whether rows are sorted by validation accuracy; they are never sorted by test accuracy."""
         return _ranked(self.settings)
 
     def markdown(self) -> str:
         return markdown_table(self.rows) + "".join(f"\n{note}\n" for note in self.notes)
 
     def csv_rows(self) -> list[dict[str, Any]]:
-        """The same as numbers, accuracies as fractions like those in metrics.json."""
+        """The table as numbers; accuracies are fractions, as in metrics.json."""
         rows = []
         for setting in self.settings:
             runs = setting.runs
@@ -95,12 +104,11 @@ def summarize(runs: Sequence[Run], by: Sequence[str] = ()) -> Summary:
         rows.append(row)
     rank = _ranking(settings, rows)
     order = sorted(range(len(rows)), key=lambda i: (str(groups[i][0].metrics.get("data")), rank(i)))
-    empty = {column for column in rows[0] if all(row[column] == NOTHING for row in rows)}
     notes = _notes(kept, len(whole), common, environments)
     if len(whole) < len(runs):
-        notes.append(f"Left out: {len(runs) - len(whole)} trial runs over a part of the data (debug, limit_*_batches).")
+        notes.append(f"Left out: {len(runs) - len(whole)} trial runs on part of the data (debug, limit_*_batches).")
     return Summary(
-        [{column: text for column, text in rows[i].items() if column not in empty} for i in order],
+        without_empty_columns([rows[i] for i in order]),
         notes,
         _told_apart([settings[i] for i in order]),
     )
@@ -112,7 +120,7 @@ def ordered(keys: Iterable[str]) -> list[str]:
 
 
 def newest_of_each_seed(runs: Iterable[Run]) -> list[Run]:
-    """Leave out earlier repetitions of a setting with the same seed: they are no independent samples.
+    """Drop earlier repetitions of a setting with the same seed, which are not independent samples.
 
     A training counts more than a later test of its checkpoint, which took no training time.
     """
@@ -125,7 +133,7 @@ def newest_of_each_seed(runs: Iterable[Run]) -> list[Run]:
 
 
 def grouped(runs: Sequence[Run], by: Sequence[str] = ()) -> list[list[Run]]:
-    """Put together runs of the same setting, or, if `by` is given, runs that agree in these keys.
+    """Group runs of the same setting, or, if `by` is given, runs with the same values of these keys.
 
     Two checkpoints of one training are never samples of the same thing.
     """
@@ -134,7 +142,10 @@ def grouped(runs: Sequence[Run], by: Sequence[str] = ()) -> list[list[Run]]:
     groups: dict[Hashable, list[Run]] = {}
     for run in runs:
         values = tuple(comparable(run.value(key)) for key in by)
-        data = run.metrics.get("data"), run.metrics.get("data_checksum")  # accuracies on two are never averaged
+        data = (
+            run.metrics.get("data"),
+            run.metrics.get("data_checksum"),
+        )  # accuracies on different data are never averaged
         groups.setdefault((run.checkpoint, data, values) if by else run.key, []).append(run)
     return list(groups.values())
 
@@ -155,7 +166,7 @@ def _in_all(runs: Sequence[Run]) -> dict[str, str]:
 
 
 def _said(run: Run, keys: Sequence[str]) -> dict[str, str]:
-    """What a row says of its runs: the experiment, and the value of each key that any row sets."""
+    """The values that name a row: the experiment, and the run's value of each key."""
     said = {"experiment": run.metrics.get("experiment"), **{key: run.setting(key) for key in keys}}
     return {key: value for key, value in said.items() if value is not None}
 
@@ -166,7 +177,7 @@ def _name(said: Mapping[str, str], run: Run, by: Sequence[str]) -> str:
 
 
 def _told_apart(settings: Sequence[Setting]) -> list[Setting]:
-    """The settings, each with a name of its own, and with the values that are not the same in all."""
+    """The settings with unique names, and only with the values in which they differ."""
     keys = dict.fromkeys(key for setting in settings for key in setting.differing)
     varying = [key for key in keys if len({setting.differing.get(key) for setting in settings}) > 1]
     names = [setting.name for setting in settings]

@@ -1,4 +1,4 @@
-"""Tables for the terminal and for Markdown, both made from the same rows: dicts of column to text."""
+"""Format numbers, and tables for the terminal and for Markdown from the same rows (column -> text)."""
 
 import math
 import re
@@ -37,12 +37,12 @@ def duration(seconds: float | None) -> str:
 
 
 def mean_and_std(values: Sequence[float]) -> tuple[float | None, float | None]:
-    """The mean, and the sample standard deviation (n - 1 in the denominator); None where there are too few values."""
+    """Mean and sample standard deviation (n - 1 in the denominator); None where there are too few values."""
     return statistics.fmean(values) if values else None, statistics.stdev(values) if len(values) > 1 else None
 
 
 def spread(values: Sequence[float], digits: int = 2, separator: str = " ") -> str:
-    """[68, 70] becomes "69.00 ± 1.41", a single value has no deviation, none is a dash."""
+    """[68, 70] becomes "69.00 ± 1.41", [68] becomes "68.00", no values become a dash."""
     texts = [f"{value:.{digits}f}" for value in mean_and_std(values) if value is not None]
     return f"{separator}± ".join(texts) or NOTHING
 
@@ -56,7 +56,7 @@ def natural(text: str) -> list[tuple[float, str]]:
 
 
 def result_rows(metrics: Mapping[str, Any]) -> list[Row]:
-    """What a reader wants to know of one run, as far as the run has values for it."""
+    """The metrics of one run, as far as it has them."""
     rows = [
         ("test accuracy", percent(metrics.get("test/acc"))),
         ("test accuracy without TTA", percent(metrics.get("test/acc_without_tta"))),
@@ -82,7 +82,7 @@ def result_rows(metrics: Mapping[str, Any]) -> list[Row]:
 
 
 def class_rows(metrics: Mapping[str, Any]) -> list[Row]:
-    """List accuracy, precision and F1 of each class, and with which other class it is confused most often."""
+    """Accuracy, precision, F1 and the most frequent confusion of each class."""
     accuracies = metrics["test/acc_per_class"]
     names = list(accuracies)
     rows = [{"class": name, "accuracy": percent(accuracies[name], 1)} for name in names]
@@ -111,17 +111,17 @@ def class_table(metrics: Mapping[str, Any], title: str = "Accuracy per class (te
 
 
 def rich_table(rows: Sequence[Row], title: str | None = None) -> Table:
-    """Make a table for the terminal: columns of numbers to the right, everything else to the left."""
+    """A table for the terminal, with numbers aligned to the right and text to the left."""
     table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for column in columns(rows):
         right = is_numeric(rows, column)
-        # A narrow terminal folds titles between words, and texts, but no numbers.
+        # On a narrow terminal, titles and text are wrapped, but numbers are not.
         width = max(map(len, [*column.split(), *(row.get(column, "") for row in rows)])) if right else None
         table.add_column(
             Text(_in_a_line(column)), justify="right" if right else "left", overflow="fold", min_width=width
         )
     for row in rows:
-        # Text, not str: square brackets in an override are no markup.
+        # Text, not str: square brackets in an override are not markup.
         table.add_row(*(Text(_in_a_line(row.get(column, ""))) for column in columns(rows)))
     return table
 
@@ -131,7 +131,7 @@ def _in_a_line(text: str) -> str:
 
 
 def markdown_table(rows: Sequence[Row]) -> str:
-    """Make a Markdown table, columns padded so that its source can be read, too."""
+    """A Markdown table, with padded columns, so that its source is readable, too."""
     names = columns(rows)
     cells = [
         [_escaped(text) for text in line] for line in [names, *([r.get(name, "") for name in names] for r in rows)]
@@ -147,13 +147,18 @@ def markdown_table(rows: Sequence[Row]) -> str:
     return "\n".join([joined(cells[0]), rule, *map(joined, cells[1:])]) + "\n"
 
 
+def without_empty_columns(rows: Sequence[Row]) -> list[Row]:
+    full = [column for column in columns(rows) if any(row.get(column, NOTHING) != NOTHING for row in rows)]
+    return [{column: row[column] for column in full if column in row} for row in rows]
+
+
 def columns(rows: Sequence[Row]) -> list[str]:
     return list(dict.fromkeys(column for row in rows for column in row))
 
 
 def is_numeric(rows: Sequence[Row], column: str) -> bool:
     texts = [row.get(column, "") for row in rows]
-    # A number, and behind it at most a deviation, a count and a unit: "70.31 %", "59.0 ± 0.4 (3)", "5:01 min".
+    # A number, optionally with standard deviation, count and unit: "70.31 %", "59.0 ± 0.4 (3)", "5:01 min".
     pattern = r"[-+]?\d[\d.,:e+-]*( ± [\d.]+)?( \(\d+\))?( (%|s|min|h))?"
     looks = [re.fullmatch(pattern, text) is not None for text in texts]
     return any(looks) and all(look or text in ("", NOTHING) for look, text in zip(looks, texts, strict=True))

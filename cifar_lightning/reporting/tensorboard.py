@@ -1,4 +1,4 @@
-"""What a run shows in TensorBoard beyond its scalars. Each function takes a `SummaryWriter` on the run's own folder."""
+"""Add a run's layout, hyperparameters, images and graph to TensorBoard. `writer` writes to the run's own folder."""
 
 import contextlib
 import io
@@ -37,7 +37,7 @@ def add_hparams(
     """Show the run on the HPARAMS page, with its final metrics.
 
     params: plain values, nested or not ({"optimizer": {"lr": 0.1}} is shown as optimizer.lr).
-    metrics: "val/acc" is shown as hp/val/acc, so that it is no point of the curve of that name; None is left out.
+    metrics: "val/acc" is shown as hp/val/acc, so that it is not a point of the curve of that name; None is left out.
     `SummaryWriter.add_hparams` would put them into a sub-run; and the list of columns that it writes for each run
     makes TensorBoard take the first run's columns for all. Without one it takes the union over the runs, and puts
     those that differ first.
@@ -58,7 +58,7 @@ def _flat(params: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, fl
         elif isinstance(value, int | float) and not isinstance(value, bool):
             yield f"{prefix}{key}", value
         else:
-            # Also None and booleans, as a person types them.
+            # None and booleans, too, as they are typed.
             yield f"{prefix}{key}", json.dumps(value) if value is None or isinstance(value, bool) else str(value)
 
 

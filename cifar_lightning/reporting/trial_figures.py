@@ -1,4 +1,4 @@
-"""A figure of a search: accuracy against each parameter."""
+"""Plot the trials of a search: accuracy against each parameter."""
 
 from collections.abc import Mapping, Sequence
 from math import ceil
@@ -18,9 +18,9 @@ MARKS: dict[str, dict[str, Any]] = {
 
 @styled
 def parameter_figure(trials: Sequence[Mapping[str, Any]], logarithmic: Mapping[str, bool]) -> Figure:
-    """Draw accuracy against each parameter, one small chart each.
+    """Draw a small chart of accuracy against each parameter.
 
-    trials: rows of trials.csv; logarithmic: the parameters in order, and whether their scale is.
+    trials: rows of trials.csv; logarithmic: the parameters in order, with whether their axis is logarithmic.
     """
     columns = min(3, len(logarithmic))
     rows = ceil(len(logarithmic) / columns)

@@ -1,4 +1,4 @@
-"""The trials of a search as a table, made from the rows of its trials.csv."""
+"""Format the rows of a search's trials.csv as a table."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -10,7 +10,7 @@ STATES = ("complete", "pruned", "running", "failed")  # as they are ranked
 
 
 def trial_table(trials: Sequence[Mapping[str, Any]]) -> list[Row]:
-    """The trials as texts, the best first; those pruned, running or failed come after those completed."""
+    """Table rows, the best first; pruned, running and failed trials come after completed ones."""
     ranked = sorted(trials, key=lambda row: (STATES.index(row["state"]), -(row["value"] or 0), row["number"]))
     parameters = [name for name in dict.fromkeys(name for row in trials for name in row) if name not in FIELDS]
     reasons = any(row["reason"] for row in ranked)

@@ -1,1 +1,1 @@
-"""Searches over configs with Optuna: what is searched (definition, space), how (study), and what came of it."""
+"""Search hyperparameters with Optuna: definition and space say what, study how, outcome and best what was found."""

@@ -1,4 +1,4 @@
-"""The best config of a search as an `experiment` file: the choice of each group, and what differs from their files."""
+"""Write the best config of a search as an `experiment` file: the choices of groups, and changed values."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -12,7 +12,7 @@ GROUPS = ("data", "model", "activation", "augmentation", "loss", "optimizer", "s
 
 
 def trained(config: DictConfig) -> dict[str, Any]:
-    """The keys of a config that decide the result, in plain containers, interpolations as they are written."""
+    """The keys of a config that decide the result, in plain containers; interpolations are kept."""
 
     def kept(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         return {
@@ -25,7 +25,7 @@ def trained(config: DictConfig) -> dict[str, Any]:
 
 
 def difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:
-    """The keys with another value, each with its new one; null for one that is gone."""
+    """The new value of each key that differs; null for a key that was removed."""
     changed: dict[str, Any] = {}
     for key in dict.fromkeys([*now, *before]):
         old, new = before.get(key), now.get(key)

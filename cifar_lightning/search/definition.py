@@ -1,4 +1,4 @@
-"""What to search: a file of conf/hparams_search or a user's own, with what was typed, checked without torch."""
+"""Read and check what to search: a file of conf/hparams_search or a user's own, with the words typed."""
 
 import difflib
 import re
@@ -18,7 +18,7 @@ from cifar_lightning.errors import UserError, nearest
 from cifar_lightning.search.space import Parameter, corners, overrides, read_space
 
 PRUNERS = ("median", "hyperband", "none")
-# Each setting with its default; a file may set it, and what is typed takes its place.
+# Default and rule of each setting; a file may set it, and the command line overrides both.
 SETTINGS: dict[str, tuple[Any, Rule]] = {
     "study_name": (None, optional(Rule(lambda v: bool(re.fullmatch(r"[\w.-]+", str(v))), "letters, digits, _ . -"))),
     "n_trials": (30, integer(1)),
@@ -33,7 +33,7 @@ QUIET = ("++callbacks.progress_bar=null", "++callbacks.model_summary=null")  # a
 
 @dataclass(frozen=True)
 class Search:
-    """A search that can start. `overrides` are the same in all trials; `config` is what they compose to."""
+    """A checked search. `overrides` are the same in all trials; `config` is composed from them."""
 
     study_name: str
     n_trials: int
@@ -51,9 +51,9 @@ class Search:
 
 
 def read_search(name: str, settings: Mapping[str, str], typed: Sequence[str]) -> Search:
-    """The search `name` with the typed settings and overrides in the place of the file's own.
+    """The search `name`; typed settings and overrides replace those of its file.
 
-    Raises UserError for whatever is wrong with any of them.
+    Raises UserError, naming what is wrong.
     """
     path = search_file(name)
     content = read_content(path)
@@ -120,7 +120,7 @@ def fixed_overrides(own: Any, typed: Sequence[str], searched: set[str]) -> list[
 
 
 def misspelt_setting(typed: Sequence[str]) -> str | None:
-    """What to say of a word that was taken for an override, and is near to a key of the command."""
+    """The message for a word taken for an override that is close to a key of the command."""
     for key in (override.partition("=")[0] for override in typed):
         if near := difflib.get_close_matches(key, [*SETTINGS, "hparams_search"], n=1, cutoff=0.8):
             return f"there is no key {key}; did you mean {near[0]}?"

@@ -1,4 +1,4 @@
-"""What a search prints and leaves: a line for each trial, trials.csv, figures, and its best config as an experiment."""
+"""Show and write the results of a search: a line per trial, trials.csv, figures, the best config as an experiment."""
 
 import os
 import shlex
@@ -33,7 +33,7 @@ SHOWN = 10  # trials in the table on the terminal
 
 
 def trial_rows(search: Search, study: optuna.Study) -> list[dict[str, Any]]:
-    """A row for each trial that counts, in the order in which they began; choices are texts."""
+    """A row for each trial that counts, in the order of their start; choices are text."""
     return [trial_row(search, trial) for trial in counted(study.get_trials(deepcopy=False))]
 
 
@@ -63,7 +63,7 @@ def announce_start(search: Search, study: optuna.Study) -> None:
 
 
 def announce_trial(search: Search, study: optuna.Study, trial: FrozenTrial) -> None:
-    """Say in a line what came of a trial."""
+    """Print the result of a trial in one line."""
     if trial.state == TrialState.FAIL and "reason" not in trial.user_attrs:  # interrupted, or one too many
         return
     row = trial_row(search, trial)
@@ -100,7 +100,7 @@ def study_figures(search: Search, study: optuna.Study) -> dict[str, Figure]:
 
 
 def write_outcome(search: Search, study: optuna.Study) -> Path | None:
-    """Write the study's table, figures and experiment file below its folder; the last is returned."""
+    """Write table, figures and experiment file into the study's folder; returns the path of the last."""
     rows = trial_rows(search, study)
     write_csv(search.folder / "trials.csv", rows)
     write_text(search.folder / "trials.md", markdown_table(trial_table(rows)) if rows else "No trial yet.\n")
@@ -108,7 +108,7 @@ def write_outcome(search: Search, study: optuna.Study) -> Path | None:
         return None
     for name, figure in study_figures(search, study).items():
         save_figure(figure, search.folder / "figures" / f"{name}.png")
-    path = search.folder / "experiment" / f"best_{search.study_name}.yaml"  # no name that conf/experiment has
+    path = search.folder / "experiment" / f"best_{search.study_name}.yaml"  # a name that conf/experiment does not have
     best = study.best_trial
     comments = [
         f"The best (trial {best.number}) of {len(rows)} trials of the search {search.study_name}, without test data.",
@@ -127,7 +127,7 @@ def train_command(path: Path) -> str:
 
 
 def show_outcome(search: Search, study: optuna.Study, path: Path | None) -> None:
-    """Print the best trials, where everything lies and how to train the best config.
+    """Print the best trials, the files written and the command that trains the best config.
 
     Raises UserError where no trial was completed.
     """

@@ -1,4 +1,4 @@
-"""The parameters of a search: a distribution for each config key or group, some only under conditions."""
+"""Parse the space of a search: a distribution for each config key or group, some with conditions."""
 
 import random
 import re
@@ -17,9 +17,9 @@ FORMS = (
 
 @dataclass(frozen=True)
 class Parameter:
-    """A config key and what it may become.
+    """A config key with its distribution.
 
-    arguments: those of Optuna's `suggest_<type>`. when: the values, as text, that other keys need to have.
+    arguments: those of Optuna's `suggest_<type>`. when: the values, as text, that other keys must have.
     """
 
     key: str
@@ -29,7 +29,7 @@ class Parameter:
 
     @property
     def ends(self) -> Sequence[Any]:
-        """The values that are checked before a search: every choice, or the lowest and the highest number."""
+        """The values to check before a search: every choice, or the lowest and the highest number."""
         return self.arguments["choices"] if self.type == "categorical" else [self.arguments[k] for k in ("low", "high")]
 
     def active(self, point: Mapping[str, Any]) -> bool:
@@ -73,7 +73,7 @@ def read_space(space: Any) -> list[Parameter]:
 
 
 def check_arguments(kind: str, arguments: Mapping[str, Any]) -> None:
-    """Raise ValueError or TypeError for arguments that Optuna does not take."""
+    """Raise ValueError or TypeError for arguments that Optuna does not accept."""
     from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution  # an optional package
 
     made: Any = {"float": FloatDistribution, "int": IntDistribution, "categorical": CategoricalDistribution}[kind](
@@ -102,7 +102,7 @@ def conditions(when: Mapping[str, Any], above: Sequence[Parameter]) -> dict[str,
 
 
 def corners(space: Sequence[Parameter]) -> Iterator[dict[str, Any]]:
-    """A few points of the space in which each end of each parameter occurs. Raises UserError where one never does."""
+    """A few points of the space that contain each end of each parameter. Raises UserError for one that never occurs."""
     unseen = {(p.key, text(end)) for p in space for end in p.ends}
     draw = random.Random(0)
     for _ in range(1000):  # composing a point takes long, drawing one doesn't

@@ -1,4 +1,4 @@
-"""The Optuna study of a search: each trial is a run, composed, trained and recorded like any other."""
+"""Run a search as an Optuna study, in which each trial is composed, trained and recorded like any run."""
 
 import math
 import re
@@ -26,7 +26,7 @@ METRIC = "val/acc"
 
 
 def open_study(search: Search) -> optuna.Study:
-    """The study of this name, made where there is none yet.
+    """The study of this name, created if it does not exist.
 
     Raises UserError for a storage that can't be used, or a study that was begun over another space or config.
     """
@@ -60,7 +60,7 @@ def storage(search: Search) -> optuna.storages.RDBStorage:
         return optuna.storages.RDBStorage(
             address, engine_kwargs=settings, heartbeat_interval=HEARTBEAT, grace_period=4 * HEARTBEAT
         )
-    except Exception as error:  # drivers raise anything
+    except Exception as error:  # of any class, from the driver of the database
         reason = " ".join(str(error.__cause__ or error).split(" (Background")[0].split())
         if isinstance(error, ImportError):
             reason += "; install the driver of this database, such as psycopg[binary] for PostgreSQL"
@@ -78,9 +78,9 @@ def pruner(search: Search) -> optuna.pruners.BasePruner:
 
 
 class Sampler(optuna.samplers.TPESampler):
-    """TPE whose draws follow from the seed, the trial's number and the trials before it.
+    """TPE whose draws depend on nothing but the seed, the trial's number and earlier trials.
 
-    So workers of one study draw differently, and a study that goes on draws as if it had not been interrupted.
+    So workers of one study draw different values, and a resumed study draws the same as an uninterrupted one.
     """
 
     def __init__(self, seed: int, startup_trials: int, number: int = 0) -> None:
@@ -127,7 +127,7 @@ def run_trials(study: optuna.Study, search: Search, announce: Callable[[FrozenTr
 
 
 def objective(trial: optuna.Trial, search: Search) -> float:
-    """Train with what the trial draws; the best validation accuracy."""
+    """Train with the values drawn by the trial; returns the best validation accuracy."""
     earlier = [t for t in trial.study.get_trials(deepcopy=False) if t.number < trial.number]
     if len(counted(earlier)) >= search.n_trials:  # another worker has just begun the last one
         raise UserError("one trial too many")
@@ -150,7 +150,7 @@ def objective(trial: optuna.Trial, search: Search) -> float:
         reason = first_line(error)
         trial.set_user_attr("reason", reason if isinstance(error, UserError) else f"{type(error).__name__}: {reason}")
         raise
-    except BaseException as interruption:  # the one kind that Optuna records
+    except BaseException as interruption:  # the only one that Optuna records
         raise KeyboardInterrupt from interruption
 
 
@@ -184,7 +184,7 @@ def value_of(suggested: Any, parameter: Parameter) -> Any:
 
 
 class Pruning(Callback):
-    """Report each epoch's validation accuracy to Optuna, and end a run that the pruner gives up.
+    """Report each epoch's validation accuracy to Optuna, and stop the run if the pruner says so.
 
     At the start of the next epoch: by then the last one is in history.csv and in the checkpoint.
     """

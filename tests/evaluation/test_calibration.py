@@ -40,9 +40,9 @@ def test_the_title_names_the_error_if_it_is_given():
     assert reliability_diagram(CONFIDENCES, RIGHT).axes[0].get_title("left") == "Reliability"
 
 
-def test_right_and_wrong_predictions_are_counted_apart():
+def test_correct_and_wrong_predictions_are_counted_apart():
     right, wrong = confidence_histogram(CONFIDENCES, RIGHT).axes
-    assert right.get_title("left") == "3 right predictions, mean confidence 80.7 %"
+    assert right.get_title("left") == "3 correct predictions, mean confidence 80.7 %"
     assert wrong.get_title("left") == "3 wrong predictions, mean confidence 52.6 %"
     assert sum(patch.get_height() for patch in right.patches) == 3
     assert {round(p.get_x() + p.get_width() / 2) for p in wrong.patches if p.get_height()} == {8, 52, 98}

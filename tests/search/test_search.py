@@ -213,7 +213,7 @@ def test_ctrl_c_before_any_trial_is_done_is_answered_in_one_line(tmp_path, monke
     Path("mine.yaml").write_text("space:\n  optimizer.lr: {type: float, low: 0.1, high: 0.2}\n")
     assert search.main(["hparams_search=mine.yaml", "data=digits", "model=cnn2"]) == 130
     out, err = capsys.readouterr()
-    assert err == "interrupted: the same command goes on\n"
+    assert err == "interrupted: the same command continues\n"
     assert "best config" not in out
 
 

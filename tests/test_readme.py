@@ -10,25 +10,21 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from cifar_lightning.commands import evaluate, export, predict, report, search, summarize
+from cifar_lightning.commands import COMMANDS as NAMES
 from cifar_lightning.config.checks import compose_checked
-from cifar_lightning.data import check
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 BLOCKS = re.findall(r"```bash\n(.*?)```", README, flags=re.DOTALL)
-COMMANDS = [line.split("#")[0].strip() for block in BLOCKS for line in block.splitlines() if line.strip()]
+LINES = [line.split("#")[0].strip() for block in BLOCKS for line in block.splitlines()]
+COMMANDS = [line for line in LINES if line]
 RUN = "python -m cifar_lightning "
-TRAIN = [line for line in COMMANDS if f"{line} ".startswith(RUN) and "ckpt_path" not in line and "ddp" not in line]
-TOOLS = {
-    "evaluate": evaluate,
-    "predict": predict,
-    "export": export,
-    "summarize": summarize,
-    "report": report,
-    "search": search,
-    "data.check": check,
-}
+TOOLS = [line for line in COMMANDS if line.startswith(RUN) and line.split()[3] in NAMES]
+TRAIN = [
+    line
+    for line in COMMANDS
+    if f"{line} ".startswith(RUN) and line not in TOOLS and "ckpt_path" not in line and "ddp" not in line
+]
 SHORT_SEARCH = ["n_trials=1", "data=digits", "trainer.max_epochs=1", "trainer.limit_train_batches=1", "logger=none"]
 SHORT = ["trainer.max_epochs=1", "trainer.limit_train_batches=1", "trainer.limit_test_batches=1", "logger=none"]
 
@@ -84,16 +80,17 @@ def test_resuming_testing_and_summarising_run(command, capsys, cifar_folder):
 
     Path("photos").mkdir()
     Image.new("RGB", (50, 40), "red").save("photos/red.png")
-    for line in COMMANDS:
-        if line.startswith("python -m cifar_lightning."):
-            name = line.split()[2].partition(".")[2]
-            given = arguments(line.replace("NAME", folder.name))
-            if name == "search":
-                given = [word for word in given if not word.startswith("n_trials=")] + SHORT_SEARCH
-            if name == "data.check":
-                given = [f"data.root={cifar_folder}", "data.verify=false", "data.val_size=60"]
-            assert TOOLS[name].main(given) == 0, line
-    assert "cnn2" in capsys.readouterr().out  # the summary's row
+    printed = ""
+    for line in TOOLS:
+        name, *given = arguments(line.replace("NAME", folder.name))
+        if name == "search":
+            given = [word for word in given if not word.startswith("n_trials=")] + SHORT_SEARCH
+        if name == "data":
+            given = [f"data.root={cifar_folder}", "data.verify=false", "data.val_size=60"]
+        outcome = command(name, *given)
+        assert outcome.code == 0, (line, outcome.err)
+        printed += outcome.out
+    assert "cnn2" in printed  # the summary's row
 
 
 API, NET = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
@@ -134,9 +131,8 @@ def test_a_make_target_is_known(line):
 
 
 def test_every_command_of_the_readme_is_one_of_these():
-    tools = [line for line in COMMANDS if line.startswith("python -m cifar_lightning.")]
-    others = [line for line in COMMANDS if line.startswith(("make ", RUN)) and line not in TRAIN]
-    assert sorted([*TRAIN, *tools, *others]) == sorted(COMMANDS)
+    others = [line for line in COMMANDS if line.startswith(("make ", RUN)) and line not in (*TRAIN, *TOOLS)]
+    assert sorted([*TRAIN, *TOOLS, *others]) == sorted(COMMANDS)
     # Several processes are tested in test_ddp.py.
     assert all(line.startswith("make ") or "ckpt_path" in line or "trainer=ddp" in line for line in others)
 

@@ -17,6 +17,7 @@ from cifar_lightning.models.torchvision_families import NAMES
 
 # What users of other frameworks type, and what it is here.
 SAME_KEYS = {
+    "modle": "model",
     "epochs": "trainer.max_epochs", "n_epochs": "trainer.max_epochs", "num_epochs": "trainer.max_epochs",
     "data_dir": "data.root", "root": "data.root", "gpus": "trainer.devices", "workers": "data.num_workers",
     "learning_rate": "optimizer.lr", "batchsize": "data.batch_size", "resume": "ckpt_path", "checkpoint": "ckpt_path",

@@ -6,8 +6,9 @@ They are pickles, which can be made to call anything. Here they may name NumPy's
 import io
 import math
 import pickle
+import re
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, ClassVar, NoReturn
 
 import numpy as np
 
@@ -76,30 +77,69 @@ def parse_class_names(content: bytes, path: Path) -> tuple[str, ...]:
 def _entry(content: dict, key: str, path: Path) -> Any:
     for spelling in (key.encode(), key):  # bytes where Python 2 wrote it
         if spelling in content:
-            return content[spelling]
+            value = content[spelling]
+            return value.value if isinstance(value, _Array) else value
     names = [name.decode("latin1") if isinstance(name, bytes) else str(name) for name in list(content)[:8]]
     found = printable(", ".join(sorted(name[:80] for name in names))) or "nothing"
     _reject(path, f"is no CIFAR-10 file: it has no entry '{key}' (it has {found})")
 
 
+class _DType:
+    """A dtype of whole numbers. NumPy's own would take a state that makes it read any memory."""
+
+    def __init__(self, code: bytes | str, *_: Any) -> None:
+        code = code.decode() if isinstance(code, bytes) else code
+        if not re.fullmatch(r"[biu][1248]", code):
+            raise pickle.UnpicklingError(f"holds an array of type {printable(code)[:60]}: refused")
+        self.value = np.dtype(code)
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        order = state[1].decode() if isinstance(state[1], bytes) else state[1]
+        if order in ("<", ">"):
+            self.value = np.dtype(order + self.value.str[1:])
+
+
+class _Array:
+    """An array, from the bytes that the file has for it."""
+
+    value: np.ndarray | None = None
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        _, shape, dtype, is_fortran, content = state
+        self.value = np.frombuffer(content, dtype.value).reshape(shape, order="F" if is_fortran else "C")
+
+
+def _reconstruct(kind: type[_Array], *_: Any) -> _Array:
+    return kind()
+
+
+def _frombuffer(content: bytes, dtype: _DType, shape: tuple[int, ...], order: str) -> _Array:
+    array = _Array()
+    array.value = np.frombuffer(content, dtype.value).reshape(shape, order="F" if order == "F" else "C")
+    return array
+
+
+def _encode(text: str, encoding: str) -> bytes:
+    return text.encode("latin1")  # the only encoding by which pickles write bytes
+
+
 class _ArraysOnly(pickle.Unpickler):
-    """Python's own machine for pickles, which may import what makes an array and nothing else."""
+    """Python's own machine for pickles. What makes an array is ours, and nothing else has a name."""
+
+    # NumPy's module is numpy.core before 2.0, numpy._core since. Python 3 writes bytes by _codecs.encode in protocol 2.
+    known: ClassVar[dict[tuple[str, str], Any]] = {
+        ("numpy.core.multiarray", "_reconstruct"): _reconstruct,
+        ("numpy.core.numeric", "_frombuffer"): _frombuffer,
+        ("numpy", "ndarray"): _Array,
+        ("numpy", "dtype"): _DType,
+        ("_codecs", "encode"): _encode,
+    }
 
     def find_class(self, module: str, name: str) -> Any:
-        # Each NumPy has its own name of the module: numpy.core before 2.0, numpy._core since. Python 3 writes bytes
-        # by way of _codecs.encode in protocol 2.
-        if (module.replace("numpy._core", "numpy.core"), name) not in ADMITTED:
+        key = module.replace("numpy._core", "numpy.core"), name
+        if key not in self.known:
             raise pickle.UnpicklingError(f"asks for {printable(module)}.{printable(name)}: refused")
-        return super().find_class(module.replace("numpy.core", "numpy._core"), name)
-
-
-ADMITTED = {
-    ("numpy.core.multiarray", "_reconstruct"),
-    ("numpy.core.numeric", "_frombuffer"),
-    ("numpy", "ndarray"),
-    ("numpy", "dtype"),
-    ("_codecs", "encode"),
-}
+        return self.known[key]
 
 
 def _unpickle(content: bytes, path: Path) -> dict:

@@ -97,7 +97,7 @@ def as_batch(images: Any, shape: Sequence[int]) -> Tensor:
         return torch.from_numpy(np.stack(arrays))
     batch = torch.as_tensor(images)
     batch = batch[None] if batch.ndim == 3 else batch
-    if batch.shape[1:] != tuple(shape) or not len(batch):
+    if not len(batch) or (shape and batch.shape[1:] != tuple(shape)):
         raise UserError(
             f"images of shape {tuple(batch.shape)}: an array must be [N, {', '.join(map(str, shape))}]; "
             "give paths or PIL images to have them resized"

@@ -11,7 +11,7 @@ from torch import nn
 from cifar_lightning.api import compose, load_data
 from cifar_lightning.callbacks import progress
 from cifar_lightning.callbacks.history import History
-from cifar_lightning.runs.build import build_module, build_trainer
+from cifar_lightning.runs.build import build_callbacks, build_module, build_trainer
 from cifar_lightning.training.metrics import PENDING, Sums
 from cifar_lightning.training.profiling import NoProfiler
 
@@ -53,7 +53,7 @@ def test_a_batch_is_moved_unless_it_is_there(classifier):
 def test_a_profiler_that_is_asked_for_measures(tmp_path, asked_for, profiler):
     config = compose(["data=digits", f"trainer.profiler={asked_for}", "callbacks=none", "logger=none"])
     data = load_data(config)
-    trainer = build_trainer(config, History(tmp_path / "history.csv"), data)
+    trainer = build_trainer(config, [History(tmp_path / "history.csv"), *build_callbacks(config, data)], [])
     assert isinstance(trainer.profiler, profiler)
     with trainer.profiler.profile("outer"), trainer.profiler.profile("inner"):
         pass

@@ -277,7 +277,7 @@ def test_the_data_are_found_where_training_left_them(tmp_path, monkeypatch, plac
         (roots[name] / "cifar-10-batches-py").mkdir(parents=True)
     monkeypatch.chdir(tmp_path / "elsewhere")
     monkeypatch.setenv("CIFAR10_ROOT", str(tmp_path / "env"))
-    found = find_root({"data": {"root": "data"}}, run / "checkpoints" / "best.ckpt")
+    found = find_root({"data": {"name": "cifar10", "root": "data"}}, run / "checkpoints" / "best.ckpt")
     assert (found and (tmp_path / "elsewhere" / found)) == roots.get(place)
 
 

@@ -86,7 +86,7 @@ def test_bash_completes_groups_choices_recipes_and_keys_of_the_console_command(t
     done = subprocess.run(["bash", str(script)], cwd=tmp_path, capture_output=True, text=True, check=True)
     assert done.stderr == ""
     assert done.stdout.splitlines()[1:] == [
-        "model. model=",
+        "model. model= module.",
         "model=resnet model=resnet18",
         "experiment=classic/lenet experiment=classic/lenet3 experiment=classic/lenet3_augmented",
         "model.batch_norm=",

@@ -8,7 +8,7 @@ from cifar_lightning.errors import UserError
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["modle=resnet"], "there is no key modle .*did you mean model?"),
+        (["modle=resnet"], "there is no key modle .*did you mean model"),
         (["model=resnett"], "model=resnett: there is no such choice; did you mean resnet?"),
         (["model=qqq"], "model=qqq: there is no such choice. Choose from: alexnet, cnn2"),
         (["experiment=clasic/lenet"], "experiment=clasic/lenet: .*did you mean classic/lenet?"),

@@ -67,6 +67,7 @@ def test_a_classic_recipe_has_its_authors_parameters_and_figure(name):
 KINDS = {"classic/lenet", "classic/alexnet", "classic/torchvision_resnet18", "speed/cifar94", "strong/resnet18"}
 
 
+@pytest.mark.filterwarnings("ignore:scheduler.warmup_epochs")  # one epoch is all warm-up
 @pytest.mark.parametrize(
     "experiment", [name if name in KINDS else pytest.param(name, marks=pytest.mark.slow) for name in EXPERIMENTS]
 )

@@ -37,6 +37,7 @@ def test_every_key_has_an_entry(group):
 
 def test_every_entry_is_of_a_key_or_choice_that_there_is():
     known = {key for group in GROUPS for choice in choices(group) for key in composed(group, choice)}
+    known |= {"model.num_classes", "model.in_channels", "model.input_size"}  # arguments of networks
     known |= {"hydra", "choices", "overrides", "experiment", "debug", "trainer.default_root_dir"} | set(GROUPS)
     assert {key.partition("=")[0] for key in KEYS} <= known
 

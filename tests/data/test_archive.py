@@ -9,8 +9,8 @@ import pytest
 from helpers.official_format import write_cifar
 from helpers.packing import assert_fetched, pack
 
+from cifar_lightning.commands.data import main
 from cifar_lightning.data import archive as archives
-from cifar_lightning.data import check
 from cifar_lightning.data.archive import ARCHIVE, FOLDER, OFFICIAL_FILES, unpack
 from cifar_lightning.data.cifar10 import load_cifar10
 from cifar_lightning.data.download import fetch_cifar10
@@ -93,7 +93,7 @@ def header(kind, size=0, records=b""):
 )
 def test_a_doctored_header_is_one_line_of_the_data_check(tmp_path, capsys, content):
     (tmp_path / ARCHIVE).write_bytes(gzip.compress(content + bytes(1024)))
-    assert check.main([f"data.root={tmp_path}", "data.verify=false"]) == 1
+    assert main([f"data.root={tmp_path}", "data.verify=false"]) == 1
     error = capsys.readouterr().err
     assert error.startswith(f"error: {tmp_path / ARCHIVE} is ")
     assert error.count("\n") == 1

@@ -11,7 +11,7 @@ from sklearn.model_selection import train_test_split
 
 from cifar_lightning.data.datamodule import ImageDataModule
 from cifar_lightning.data.digits import load_digits
-from cifar_lightning.data.normalize import CIFAR10_MEAN, CIFAR10_STD
+from cifar_lightning.data.sets import SETS
 from cifar_lightning.errors import UserError
 
 
@@ -112,7 +112,7 @@ def test_cifar10_files(cifar_folder):
     module.prepare_data()
     module.setup()
     assert (len(module.train), len(module.val), len(module.test)) == (250, 50, 100)
-    assert (module.mean, module.std) == (CIFAR10_MEAN, CIFAR10_STD)
+    assert (module.mean, module.std) == SETS["cifar10"].channel
     assert len(list(module.train_dataloader())) == 16
 
 

@@ -2,6 +2,7 @@
 
 import os
 import struct
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +14,11 @@ from numpy.testing import assert_allclose, assert_array_equal
 from PIL import Image
 from torchvision.transforms.v2.functional import resize
 
-from cifar_lightning.data.images import FORMATS, UnreadableImage, check_background, find_images, read_image, read_images
+from cifar_lightning.data import images as library
+from cifar_lightning.data.images import FORMATS, UnreadableImage, check_background, find_images
 from cifar_lightning.errors import UserError
 
+read_image, read_images = (partial(read, size=32) for read in (library.read_image, library.read_images))
 RED, BLUE = (255, 0, 0), (0, 0, 255)
 
 

@@ -2,7 +2,8 @@ import pytest
 import torch
 from helpers.digit_loaders import digits
 
-from cifar_lightning.data.normalize import CIFAR10_MEAN, CIFAR10_STD, normalization
+from cifar_lightning.data.normalize import normalization
+from cifar_lightning.data.sets import SETS
 from cifar_lightning.errors import UserError
 
 
@@ -10,7 +11,7 @@ from cifar_lightning.errors import UserError
     ("name", "black", "white"), [("none", (0, 0, 0), (1, 1, 1)), ("half", (-1, -1, -1), (1, 1, 1))]
 )
 def test_range_after_normalisation(name, black, white):
-    mean, std = normalization(name)
+    mean, std = normalization(name, digits(2).images)
     assert tuple((0 - m) / s for m, s in zip(mean, std, strict=True)) == black
     assert tuple((1 - m) / s for m, s in zip(mean, std, strict=True)) == white
 
@@ -25,10 +26,10 @@ def test_channel_measures_what_it_is_given():
     torch.testing.assert_close(torch.tensor(std).double(), values.std((0, 2, 3), correction=0))
 
 
-def test_channel_without_images_is_cifar10s():
-    assert normalization("channel") == (CIFAR10_MEAN, CIFAR10_STD)
+def test_what_is_known_of_a_data_set_is_not_measured():
+    assert normalization("channel", digits(2).images, SETS["cifar10"].channel) == SETS["cifar10"].channel
 
 
 def test_unknown_name_is_refused_with_the_choices():
     with pytest.raises(UserError, match=r"data\.normalize=imagnet.*none, half, channel, imagenet"):
-        normalization("imagnet")
+        normalization("imagnet", digits(2).images)

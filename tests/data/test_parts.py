@@ -5,7 +5,7 @@ import shutil
 import pytest
 import torch
 
-from cifar_lightning.data import parts
+from cifar_lightning.data import cifar10, parts
 from cifar_lightning.data.archive import FOLDER, OFFICIAL_FILES
 from cifar_lightning.data.datamodule import ImageDataModule
 
@@ -14,7 +14,7 @@ from cifar_lightning.data.datamodule import ImageDataModule
 def reads(monkeypatch):
     """The names of the files that were read."""
     names = []
-    read_file = parts.load_cifar10.__globals__["read_file"]
+    read_file = cifar10.read_file
     monkeypatch.setattr(
         "cifar_lightning.data.cifar10.read_file", lambda path: names.append(path.name) or read_file(path)
     )

@@ -91,7 +91,7 @@ DATA = IMAGES.reshape(20, 3072)
         ({"data": DATA[:, :784], "labels": [0] * 20}, "not a uint8 array of 3,072 columns"),
         ({"data": DATA.astype(np.int64), "labels": [0] * 20}, "not a uint8 array of 3,072 columns"),
         ({"data": DATA.tolist(), "labels": [0] * 20}, "not a uint8 array of 3,072 columns"),
-        ({"data": DATA.astype(float), "labels": [0] * 20}, "not a uint8 array of 3,072 columns"),
+        ({"data": DATA.astype(float), "labels": [0] * 20}, "holds an array of type f8: refused"),
         ({"data": DATA, "labels": [0] * 19}, "has 20 images but 19 labels"),
         ({"data": DATA, "labels": [0] * 19 + [10]}, "has a label outside 0 to 9"),
         ({"data": DATA, "labels": [0] * 19 + [-1]}, "has a label outside 0 to 9"),
@@ -202,6 +202,7 @@ def test_no_code_runs(file, tmp_path, attack):
     pickle.loads(content)
     assert trap.is_dir()
     trap.rmdir()
+    copyreg.clear_extension_cache()
 
     file.write_bytes(content)
     with pytest.raises(UserError, match=r"data_batch_1 .*: refused|data_batch_1 is corrupt"):

@@ -82,7 +82,7 @@ def test_numbers_may_differ_from_layer_to_layer():
 
 
 def test_other_inputs_and_classes():
-    network = ConvNet(channels=[4], hidden=[8], in_channels=1, image_size=9, num_classes=3)
+    network = ConvNet(channels=[4], hidden=[8], in_channels=1, input_size=9, num_classes=3)
     assert network(torch.randn(2, 1, 9, 9)).shape == (2, 3)
 
 

@@ -15,7 +15,7 @@ from lightning.pytorch.strategies import DDPStrategy
 from cifar_lightning.callbacks.history import History
 from cifar_lightning.config.compose import compose
 from cifar_lightning.data.digits import load_digits
-from cifar_lightning.runs.build import build_trainer
+from cifar_lightning.runs.build import build_callbacks, build_trainer
 from cifar_lightning.runs.processes import processes_to_start
 from cifar_lightning.runs.sharding import FullySharded
 
@@ -217,7 +217,8 @@ def test_a_trainer_for_several_processes_is_what_lightning_makes(tmp_path, choic
     here = ["trainer.accelerator=cpu", "trainer.devices=2", "trainer.sync_batchnorm=false"]  # there may be no GPU
     config = compose([f"trainer={choice}", *here, "trainer.num_nodes=3", "logger=none", "callbacks=none"])
     config.paths.output_dir = str(tmp_path)
-    trainer = build_trainer(config, History(tmp_path / "history.csv"), SimpleNamespace(has_validation=True))
+    callbacks = build_callbacks(config, SimpleNamespace(has_validation=True))
+    trainer = build_trainer(config, [History(tmp_path / "history.csv"), *callbacks], [])
     assert isinstance(trainer.strategy, strategy)
     assert (trainer.num_devices, trainer.num_nodes, trainer.world_size) == (2, 3, 6)
 

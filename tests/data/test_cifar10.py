@@ -1,4 +1,4 @@
-"""Files to arrays, by both sources."""
+"""Files to arrays, by both cifar10."""
 
 import hashlib
 import logging
@@ -12,7 +12,7 @@ import torch
 from numpy.testing import assert_array_equal
 from torchvision.datasets import CIFAR10
 
-from cifar_lightning.data import sources
+from cifar_lightning.data import cifar10
 from cifar_lightning.data.archive import FOLDER, OFFICIAL_FILES, TRAIN, Sum, sum_of
 from cifar_lightning.data.cifar10 import load_cifar10
 from cifar_lightning.data.datamodule import ImageDataModule
@@ -29,7 +29,7 @@ def root(cifar_folder, tmp_path):
 def as_if_official(cifar_folder, monkeypatch):
     """The small files' sums in the place of the official ones, in torchvision too."""
     sums = {name: sum_of(cifar_folder / FOLDER / name) for name in OFFICIAL_FILES}
-    monkeypatch.setattr(sources, "OFFICIAL_FILES", sums)
+    monkeypatch.setattr(cifar10, "OFFICIAL_FILES", sums)
     monkeypatch.setattr(CIFAR10, "train_list", [[name, sums[name].md5] for name in TRAIN])
     monkeypatch.setattr(CIFAR10, "test_list", [["test_batch", sums["test_batch"].md5]])
     monkeypatch.setattr(CIFAR10, "meta", CIFAR10.meta | {"md5": sums["batches.meta"].md5})

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from helpers.official_format import batch, coloured_noise, python2_pickle, write_cifar
 
-from cifar_lightning.data import check
+from cifar_lightning.commands import data
 from cifar_lightning.data.check import repeats
 from cifar_lightning.data.datamodule import ImageDataModule
 from cifar_lightning.data.digits import load_digits
@@ -33,7 +33,7 @@ def planted(tmp_path):
 
 def checked(capsys, *arguments):
     capsys.readouterr()
-    code = check.main(arguments)
+    code = data.main(arguments)
     return code, *capsys.readouterr()
 
 
@@ -143,7 +143,7 @@ def test_bad_input_ends_in_one_line(capsys, arguments, message):
 
 def test_it_is_a_command_whose_help_does_not_wait_for_torch(tmp_path):
     program = (
-        "import sys; from cifar_lightning.data import check; print(check.main(['--help']), 'torch' in sys.modules)"
+        "import sys; from cifar_lightning.commands import data; print(data.main(['--help']), 'torch' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=True)
     assert "python -m cifar_lightning data data=digits" in done.stdout

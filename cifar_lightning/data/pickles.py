@@ -6,7 +6,9 @@ They are pickles, which can be made to call anything. Here they may name NumPy's
 import io
 import math
 import pickle
+import pickletools
 import re
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, ClassVar, NoReturn
 
@@ -142,10 +144,19 @@ class _ArraysOnly(pickle.Unpickler):
         return self.known[key]
 
 
+def _check_memo(content: bytes) -> None:
+    """Python's machine makes room for whatever number an entry of its memo is given: gigabytes, if the file says so."""
+    with suppress(ValueError):  # cut short or no pickle, which loading says in its own way
+        for instruction, argument, _ in pickletools.genops(content):
+            if instruction.name in ("PUT", "BINPUT", "LONG_BINPUT") and int(argument or 0) > len(content):
+                raise pickle.UnpicklingError("its memo is larger than the file")
+
+
 def _unpickle(content: bytes, path: Path) -> dict:
     if content[:1] not in (b"\x80", b"") or content[1:2] not in (b"\x02", b"\x03", b"\x04", b"\x05", b""):
         _reject(path, "is no CIFAR-10 file (not a pickle of protocol 2 to 5)")
     try:
+        _check_memo(content)
         value = _ArraysOnly(io.BytesIO(content), encoding="bytes").load()
     except Exception as error:  # nearly anything, on damaged bytes
         if isinstance(error, EOFError) or "truncated" in str(error):

@@ -225,6 +225,7 @@ DTYPE = b"cnumpy\ndtype\nU\x02u1\x85R"
         (b"Pid\n.", "is corrupt"),
         (b"\x97.", "is corrupt"),
         (NDARRAY + b"}U\x01aK\x01sb.", "is corrupt"),
+        (b"]r\xff\xff\xff\x7f.", "is corrupt"),  # a memo of 2**31 entries
         (b"N.", "holds no table of entries"),
         (b".", "is corrupt"),
         (b"R.", "is corrupt"),

@@ -172,7 +172,7 @@ def load_data(config: DictConfig | Mapping[str, Any]) -> ImageDataModule:
     Raises UserError where it can't be had or is damaged.
     """
     datamodule = build_datamodule(config if isinstance(config, DictConfig) else OmegaConf.create(dict(config)))
-    datamodule.setup()
+    datamodule.setup("fit")
     return datamodule
 
 

@@ -89,7 +89,7 @@ def load_data(
     A LightningDataModule of the user's own has to lie in a `trusted` module.
     Raises UserError where the data are not there and can't be had.
     """
-    if "_target_" in config["data"]:
+    if not str(config["data"].get("_target_", "cifar_lightning.")).startswith("cifar_lightning."):
         return adopted(instantiate(admitted(config["data"], trusted)))
     settings = {key: value for key, value in config["data"].items() if key in DATA_KEYS}
     check_section("data", settings)

@@ -13,6 +13,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from lightning import LightningDataModule
 from torch import nn
 from torch.optim import Optimizer
 from torchvision.transforms import AutoAugmentPolicy
@@ -32,6 +33,7 @@ def _modules(package: ModuleType) -> tuple[str, ...]:
 
 
 MODULES = (
+    "cifar_lightning.data.datamodule",
     "torch.nn",
     "torch.optim",
     "torchvision.transforms",
@@ -66,7 +68,11 @@ def _is_of_a_run(thing: Any, home: str) -> bool:
     # Of torch's layers the activations alone: nn.Upsample, for one, could make gigabytes of any image.
     if home.startswith("torch.nn."):
         return home == "torch.nn.modules.activation" or thing is nn.Identity
-    return issubclass(thing, nn.Module | Optimizer) or hasattr(thing, "draw") or thing is AutoAugmentPolicy
+    return (
+        issubclass(thing, nn.Module | Optimizer | LightningDataModule)
+        or hasattr(thing, "draw")
+        or thing is AutoAugmentPolicy
+    )
 
 
 def admitted(config: Any, trusted: Sequence[str] = (), depth: int = 0) -> Any:

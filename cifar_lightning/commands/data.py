@@ -46,7 +46,7 @@ def run(given: Given) -> int:
     )
     from cifar_lightning.data.datamodule import ImageDataModule
 
-    data = ImageDataModule(**config)
+    data = ImageDataModule(**{key: value for key, value in config.items() if key != "_target_"})
     data.setup()
     show_sums(data)
     show_classes(data)

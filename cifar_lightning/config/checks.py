@@ -24,7 +24,7 @@ OWN_KEYS = ("model", "loss", "optimizer", "scheduler", "callbacks")
 
 
 NEEDED = (
-    "model._target_", "module._target_", "loss._target_", "optimizer._target_", "scheduler._target_",
+    "data._target_", "model._target_", "module._target_", "loss._target_", "optimizer._target_", "scheduler._target_",
     "augmentation.transforms",
 )  # fmt: skip
 

@@ -78,7 +78,7 @@ def training_images(config: DictConfig) -> int | None:
 
 def is_own(config: DictConfig) -> bool:
     """Whether the data come from a LightningDataModule of the user's own."""
-    return config.data.get("_target_") is not None
+    return not str(config.data.get("_target_")).startswith("cifar_lightning.")
 
 
 def validation_images(config: DictConfig, total: int) -> int:

@@ -42,6 +42,7 @@ def build_datamodule(config: DictConfig) -> Any:
                 f"data._target_={config.data._target_}: expected a LightningDataModule, got {type(datamodule).__name__}"
             )
         return adopted(datamodule)
+    settings = {key: value for key, value in plain(config.data).items() if key != "_target_"}
     transforms = []
     for name, transform in config.augmentation.transforms.items():
         try:
@@ -50,7 +51,7 @@ def build_datamodule(config: DictConfig) -> Any:
             raise UserError(f"augmentation.transforms.{name}: {error}") from error
     try:
         return ImageDataModule(
-            **plain(config.data), pipeline=config.augmentation.pipeline, transforms=transforms, seed=config.seed
+            **settings, pipeline=config.augmentation.pipeline, transforms=transforms, seed=config.seed
         )
     except TypeError as error:
         raise UserError(f"data: {first_line(error)}") from error

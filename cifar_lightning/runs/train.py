@@ -62,7 +62,7 @@ def fit_and_test(config: DictConfig, overrides: list[str], show: bool, more: Seq
     L.seed_everything(config.seed, workers=True, verbose=False)
     datamodule = build_datamodule(config)
     datamodule.prepare_data()
-    datamodule.setup()
+    datamodule.setup("fit")
     module = build_module(config, datamodule)
     if isinstance(module, ImageClassifier) and config.train and checkpoint is None:
         module.initialize_from(datamodule.train.images)

@@ -126,8 +126,8 @@ def _check_description(ours: Any, path: str | Path) -> None:
         and all(isinstance(config.get(k, {}), dict) for k in ("trainer", "choices")),
         "the names of the classes": _are_names(names),
         "the shape of the images": _is_shape(ours.get("image_shape")),
-        "the mean": _three_numbers(ours.get("mean")),
-        "the deviation": _three_numbers(std) and min(std) > 0,
+        "the mean": _numbers(ours.get("mean")),
+        "the standard deviation": _numbers(std) and min(std) > 0,
     }
     for what, is_sound in sound.items():
         if not is_sound:
@@ -148,10 +148,11 @@ def _is_shape(shape: Any) -> bool:
     return isinstance(shape, list) and len(shape) == 3 and all(type(n) is int and 0 < n <= 1024 for n in shape)
 
 
-def _three_numbers(values: Any) -> bool:
+def _numbers(values: Any) -> bool:
+    """A number for each channel of an image."""
     return (
         isinstance(values, list)
-        and len(values) == 3
+        and 0 < len(values) <= 16
         and all(isinstance(value, int | float) and math.isfinite(value) for value in values)
     )
 

@@ -1,7 +1,10 @@
 """Fixtures for all tests."""
 
 import os
+import sys
+from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 from helpers.command import Command
@@ -21,6 +24,19 @@ def cifar_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("cifar")
     write_cifar(root / "cifar-10-batches-py")
     return root
+
+
+@pytest.fixture(autouse=True)
+def no_module_outlives_its_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Two tests that each write a `my_nets.py` would otherwise see whichever the worker imported first."""
+    path = sys.path[:]
+    yield
+    sys.path[:] = path
+    temporary = tmp_path_factory.getbasetemp()
+    for name, module in list(sys.modules.items()):
+        file = vars(module).get("__file__") if isinstance(module, ModuleType) else None
+        if file and temporary in Path(file).parents:
+            del sys.modules[name]
 
 
 @pytest.fixture

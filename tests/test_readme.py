@@ -4,7 +4,6 @@ import json
 import re
 import shlex
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -111,7 +110,6 @@ def test_the_network_of_ones_own_learns(command, monkeypatch):
     (line,) = (line for line in COMMANDS if "my_nets" in line)
     Path("my_nets.py").write_text(NET)
     monkeypatch.syspath_prepend(str(command.folder))
-    monkeypatch.delitem(sys.modules, "my_nets", raising=False)
     outcome = command(*arguments(line), "hydra.run.dir=run", "logger=none")
     assert outcome.code == 0, outcome.err
     assert json.loads(Path("run/metrics.json").read_text())["test/acc"] > 0.9

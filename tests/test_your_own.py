@@ -3,7 +3,6 @@
 import json
 import re
 import shlex
-import sys
 from pathlib import Path
 
 import pytest
@@ -17,7 +16,6 @@ LINES = [line for block in re.findall(r"```bash\n(.*?)```", DOCUMENT, flags=re.D
 def test_an_example_runs_goes_on_and_is_evaluated(command, monkeypatch, line):
     Path("mine.py").write_text(CODE)
     monkeypatch.syspath_prepend(str(command.folder))
-    monkeypatch.delitem(sys.modules, "mine", raising=False)
     outcome = command(*shlex.split(line)[3:], "hydra.run.dir=run", "logger=none", "callbacks.model_summary=null")
     assert outcome.code == 0, outcome.err
     first = json.loads(Path("run/metrics.json").read_text())

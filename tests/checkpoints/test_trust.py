@@ -5,7 +5,6 @@ import functools
 import io
 import itertools
 import os
-import sys
 import tracemalloc
 import warnings
 import zipfile
@@ -42,7 +41,6 @@ def trap(tmp_path, monkeypatch):
         "class Schedule:\n    pass\nclass Net(torch.nn.Linear):\n    pass\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.delitem(sys.modules, "spy", raising=False)
     return tmp_path / "trap"
 
 

@@ -1,7 +1,6 @@
 """Data, losses, modules, callbacks and loggers of the user's own, by `_target_`, on a first run and on a resume."""
 
 import json
-import sys
 from pathlib import Path
 
 import pytest
@@ -81,7 +80,6 @@ QUICK = [
 def own(command, monkeypatch):
     Path("mine.py").write_text(OWN)
     monkeypatch.syspath_prepend(str(command.folder))
-    monkeypatch.delitem(sys.modules, "mine", raising=False)
     return command
 
 

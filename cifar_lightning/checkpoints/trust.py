@@ -104,7 +104,7 @@ def check_section(section: str, values: Mapping[str, Any]) -> None:
     """The rules for typed values hold for the saved ones of a group, too. Raises UserError."""
     for key, rule in RULES.items():
         group, _, name = key.rpartition(".")
-        if group == section and name in values and not rule.admits(values[name]):
+        if group == section and name in values and not rule.allows(values[name]):
             raise UserError(f"its config has {key}={str(values[name])[:80]}: must be {rule.words}")
 
 

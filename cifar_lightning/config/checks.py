@@ -1,4 +1,4 @@
-"""Checks of a composed config and of what was typed, before torch is imported."""
+"""Check a composed config and the overrides before torch is imported."""
 
 import os
 import re
@@ -15,6 +15,7 @@ from cifar_lightning.config.compose import compose, conf_dir, parse_overrides, p
 from cifar_lightning.config.hints import all_keys, choices, explain, is_group, other_key, own_folders, plain_or_raw
 from cifar_lightning.config.monitors import check_monitors, is_own, training_images, validation_images
 from cifar_lightning.config.rules import RULES
+from cifar_lightning.config.signatures import parameter_choices
 from cifar_lightning.errors import UserError, first_line, nearest
 from cifar_lightning.models.torchvision_families import NAMES
 
@@ -32,14 +33,14 @@ NEEDED = (
 def compose_checked(overrides: Sequence[str]) -> DictConfig:
     """Compose a config and check it.
 
-    Raises UserError, naming the key and what it admits or the nearest name that exists.
+    Raises UserError with the key and its valid values, or the nearest existing name.
     """
     for word in (*overrides, os.getcwd()):
         if not word.isascii() and any("\ud800" <= letter <= "\udfff" for letter in word):
-            raise UserError(f"{word}: a name that is not UTF-8, with which neither PyTorch nor TensorBoard can write")
+            raise UserError(f"{word}: the path is not valid UTF-8, and PyTorch and TensorBoard can't write to it")
     try:
         return _compose_checked(overrides)
-    except ODD as error:  # from depths, lengths or characters that none of the libraries expects
+    except ODD as error:  # raised by the libraries on absurd nesting, length or characters
         typed = ascii(" ".join(overrides))[1:-1]
         raise UserError(f"can't read {typed[:100]}: {(str(error).splitlines() or ['?'])[0][:200]}") from error
 
@@ -62,7 +63,7 @@ def _compose_checked(overrides: Sequence[str]) -> DictConfig:
 
 
 def check_targets(config: DictConfig) -> None:
-    """Raise UserError for a group that does not say what is to be built, or has nothing where a run looks."""
+    """Raise UserError where a group lacks a key that every run needs, such as its `_target_`."""
     for key in (*NEEDED, *([] if is_own(config) else ["data.name"])):
         group = key.partition(".")[0]
         if OmegaConf.select(config, group) is None or OmegaConf.select(config, key) is None:
@@ -74,9 +75,9 @@ def check_targets(config: DictConfig) -> None:
 
 
 def check_environment(config: DictConfig) -> None:
-    """A config's values are written into the run's files: a variable of the environment needs a word of consent.
+    """Raise UserError for an environment variable that is named neither in our own config files nor in `trust_env`.
 
-    Raises UserError for one that neither our own files name nor `trust_env`.
+    Config values are written into the run's files, so reading a variable needs the user's consent.
     """
     tree = plain_or_raw(config)
     tree.pop("hydra", None)
@@ -86,7 +87,7 @@ def check_environment(config: DictConfig) -> None:
         for name in sorted(named - in_ours - set(tree.get("trust_env") or [])):
             raise UserError(
                 f"the value of the environment variable {name} would be written into config.yaml and every "
-                f"checkpoint: allow it by trust_env=[{name}], if it is no secret"
+                f"checkpoint: if it is not a secret, allow it with trust_env=[{name}]"
             )
 
 
@@ -99,14 +100,14 @@ def texts(tree: Any) -> Iterator[str]:
 
 
 def named_variables(text: str) -> Iterator[str]:
-    """The variables that interpolations in a text name, as OmegaConf reads them; `?` for one that is computed."""
+    """The environment variables in a text's interpolations, as OmegaConf parses them; `?` for a computed name."""
     for start in (match.end() for match in re.finditer(r"\$\{\s*oc\.env\s*:", text)):
         name = re.match(r"\s*([\"']?)([^,}\"'$\s]+)\1\s*[,}]", text[start:])
         yield name[2] if name else "?"
 
 
 def check_files(config: DictConfig, overrides: Sequence[Override]) -> None:
-    """Raise UserError for a key in a file of the user's own that no run would look at."""
+    """Raise UserError for a key in the user's own config files that no run reads."""
     if all(o.key_or_group not in ("experiment", "debug", "hydra.searchpath") for o in overrides):
         return  # all files are ours
     reference = compose([o.input_line for o in overrides if o.input_line and ours(o)])
@@ -116,7 +117,7 @@ def check_files(config: DictConfig, overrides: Sequence[Override]) -> None:
     for group in ("experiment", "debug"):
         if isinstance(tree.get(group), dict):
             choice = next((o.value() for o in overrides if o.key_or_group == group), "?")
-            raise UserError(f"{group}={choice}: its file needs the first line '# @package _global_', or it is ignored")
+            raise UserError(f"{group}={choice}: the first line of its file must be '# @package _global_'")
     used = " ".join(texts(tree))
     for section in ("", "data", "paths"):
         known = plain_or_raw(reference if not section else reference[section])
@@ -128,13 +129,13 @@ def check_files(config: DictConfig, overrides: Sequence[Override]) -> None:
 
 
 def ours(override: Override) -> bool:
-    """Whether an override chooses one of our own files: the keys of those are known."""
+    """Whether an override chooses one of our own config files, whose keys are known."""
     group, choice = override.key_or_group, override.value()
     return is_group(group) and group not in ("experiment", "debug", "hydra.searchpath") and choice in choices(group)
 
 
 def file_with(key: str, overrides: Sequence[Override]) -> str:
-    """The user's config file that has this key."""
+    """The user's config file that contains this key."""
     experiments = conf_dir() / "experiment"
     for path in [path for root in (*own_folders(overrides), experiments) for path in sorted(root.rglob("*.yaml"))]:
         if re.search(rf"^\s*{re.escape(key)}\s*:", path.read_text(encoding="utf-8", errors="replace"), re.M):
@@ -143,17 +144,17 @@ def file_with(key: str, overrides: Sequence[Override]) -> str:
 
 
 def check_deletions(overrides: Sequence[Override]) -> None:
-    """Raise UserError where a group or key is taken away that every run needs."""
+    """Raise UserError for the deletion of a group or key that every run needs."""
     for override in overrides:
         key = override.key_or_group
         if is_group(key) and (override.is_delete() or override.value() == []):
-            raise UserError(f"{override.input_line}: a run needs a choice of {key}{nearest('', choices(key))}")
+            raise UserError(f"{override.input_line}: every run needs a {key}{nearest('', choices(key))}")
         if override.is_delete() and key in RULES and key.partition(".")[0] not in OWN_KEYS:
-            raise UserError(f"{override.input_line}: a run needs this key; give it a value instead")
+            raise UserError(f"{override.input_line}: every run needs this key; set it to a value instead")
 
 
 def check_values(config: DictConfig, overrides: Sequence[Override]) -> None:
-    """Raise UserError for a value that its key does not admit, or that contradicts another."""
+    """Raise UserError for a value that its key does not allow, or that contradicts another value."""
     for key, rule in RULES.items():
         section, _, name = key.rpartition(".")
         node = OmegaConf.select(config, section) if section else config
@@ -163,26 +164,55 @@ def check_values(config: DictConfig, overrides: Sequence[Override]) -> None:
             value = plain(node[name])
         except OmegaConfBaseException as error:
             raise UserError(f"{key}: {first_line(error)}") from None
-        if not rule.admits(value):
+        if not rule.allows(value):
             near = nearest(value, NAMES) if key == "model.name" and isinstance(value, str) else ""
             raise UserError(f"{key}={value}: must be {rule.words}{near}")
+    check_choices(config)
     if not config.train and not config.test:
         raise UserError("train=false test=false leaves nothing to do: set one of them to true")
     if not config.train and config.ckpt_path is None:
-        raise UserError("train=false tests a checkpoint: name it with ckpt_path=…")
+        raise UserError("train=false tests a checkpoint: give its path with ckpt_path=…")
     check_types(config, overrides)
     check_split(config)
     check_monitors(config)
     for name, keys in config.callbacks.items():
-        if OmegaConf.is_dict(keys) and "_target_" not in keys:  # a recipe's, for a callback that was not chosen
-            raise UserError(f"callbacks.{name} has settings and no _target_: drop it by callbacks.{name}=null")
+        if (
+            OmegaConf.is_dict(keys) and "_target_" not in keys
+        ):  # an experiment's settings for a callback that was not chosen
+            raise UserError(f"callbacks.{name} has settings but no _target_: remove it with callbacks.{name}=null")
     if "activation" not in config.model and any(o.key_or_group.startswith("activation") for o in overrides):
-        raise UserError("activation: torchvision's networks keep their own; leave it out, or choose another model")
+        raise UserError("activation: torchvision's networks have their own; omit it, or choose another model")
+
+
+def check_choices(config: DictConfig) -> None:
+    """Raise UserError for a value that is not among those of a `Literal` parameter, for each `_target_` of ours."""
+    module, data = str(config.module._target_), str(config.data._target_)
+    # Two keys stand outside of the group that they are passed with: see runs/build.py.
+    for key, target in (("test_tta", module), ("augmentation.pipeline", data)):
+        check_choice(key, OmegaConf.select(config, key), parameter_choices(target).get(key.rpartition(".")[2]))
+    for prefix, node in targets(plain_or_raw(config)):
+        for name, valid in parameter_choices(str(node["_target_"])).items():
+            if name in node:
+                check_choice(f"{prefix}{name}", OmegaConf.select(config, f"{prefix}{name}"), valid)
+
+
+def check_choice(key: str, value: Any, valid: tuple[Any, ...] | None) -> None:
+    if valid is not None and value not in valid:
+        raise UserError(f"{key}={value}: must be one of {', '.join(map(str, valid))}")
+
+
+def targets(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
+    """Every mapping with a `_target_`, with the prefix of its keys; Hydra's own are left out."""
+    for name, node in tree.items():
+        if isinstance(node, dict) and (prefix or name != "hydra"):
+            if "_target_" in node:
+                yield f"{prefix}{name}.", node
+            yield from targets(node, f"{prefix}{name}.")
 
 
 def check_types(config: DictConfig, overrides: Sequence[Override]) -> None:
-    """A typed value keeps the type that its file gives it; what was added with `+` is the person's own."""
-    # Hydra checks its own part; what is in there may be known to a job only, like its number.
+    """Raise UserError for an override of another type than the default; keys added with `+` may have any type."""
+    # Hydra checks its own keys, and some of their values (such as a job's number) exist only within a job.
     values = [o for o in overrides if not is_group(o.key_or_group) and not o.key_or_group.startswith("hydra.")]
     if not values:
         return
@@ -200,7 +230,7 @@ def check_types(config: DictConfig, overrides: Sequence[Override]) -> None:
 def value_at(config: DictConfig, key: str) -> Any:
     try:
         return OmegaConf.select(config, key)
-    except (OmegaConfBaseException, ValueError):  # a path that is known to a job only
+    except (OmegaConfBaseException, ValueError):  # a path that exists only within a job
         return ""
 
 
@@ -209,13 +239,13 @@ def kind(value: Any) -> str:
         return "a list"
     if OmegaConf.is_dict(value):
         return "a mapping"
-    return {bool: "true or false", int: "an integer", float: "a number", str: "a text"}[type(value)]
+    return {bool: "true or false", int: "an integer", float: "a number", str: "text"}[type(value)]
 
 
 def same_kind(before: Any, after: Any) -> bool:
-    if kind(before) in ("a number", "a text"):  # 1 for 1.0, and any scalar can be a text
-        return kind(after) not in ("a list", "a mapping", "a text" if kind(before) == "a number" else "")
-    # Many numbers of a network may be given once, or a list of them layer by layer.
+    if kind(before) in ("a number", "text"):  # 1 may stand for 1.0, and any scalar may be text
+        return kind(after) not in ("a list", "a mapping", "text" if kind(before) == "a number" else "")
+    # Many of a network's numbers may be one for all layers, or a list with one for each.
     return kind(before) == kind(after) or {kind(before), kind(after)} == {"an integer", "a list"}
 
 

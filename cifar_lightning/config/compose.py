@@ -1,6 +1,6 @@
-"""Composing and instantiating configs: the one place that calls Hydra for either.
+"""Compose configs and instantiate objects from them with Hydra.
 
-Imports neither torch nor lightning, so that a mistake in a config is found before they are loaded.
+Imports neither torch nor lightning, so that a mistake in a config is reported before they are loaded.
 """
 
 import datetime
@@ -33,9 +33,9 @@ def conf_dir() -> Path:
 
 
 def overridden(overrides: Sequence[str]) -> str:
-    """A folder's name for what was typed: `model=resnet,optimizer.lr=0.1`, or `default`.
+    """A folder name from the overrides: `model=resnet,optimizer.lr=0.1`, or `default`.
 
-    What is swept comes first. As many overrides as fit into 100 characters, and so much of the first in any case.
+    Swept keys come first. At most 100 characters, cut between overrides where possible.
     """
     named = [o for o in overrides if decides(o).named]
     words = [
@@ -47,7 +47,7 @@ def overridden(overrides: Sequence[str]) -> str:
 
 
 def claim_folder(path: str) -> str:
-    """Make the folder `path`, or `path-2`, `path-3`, … where it exists: two runs never share one."""
+    """Create the folder `path`, or `path-2`, `path-3`, … if it exists, so that two runs never share one."""
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     n, candidate = 1, path
     while True:
@@ -69,15 +69,15 @@ def best_is(metric: str) -> Literal["min", "max"]:
 
 
 def register_resolvers() -> None:
-    """Make `${run_folder:…}`, `${overridden:…}` and `${best_is:…}` known to OmegaConf."""
-    # Cached, because Hydra resolves hydra.run.dir more than once and hands the cache on to the jobs of a sweep.
+    """Register `${run_folder:…}`, `${overridden:…}` and `${best_is:…}` with OmegaConf."""
+    # Cached, because Hydra resolves hydra.run.dir more than once, and passes the cache to the jobs of a sweep.
     OmegaConf.register_new_resolver("run_folder", run_folder, use_cache=True, replace=True)
     OmegaConf.register_new_resolver("best_is", best_is, replace=True)
     OmegaConf.register_new_resolver("overridden", overridden, replace=True)
 
 
 def compose(overrides: Sequence[str] = (), *, return_hydra_config: bool = False) -> DictConfig:
-    """The config that these command-line overrides select. Raises Hydra's exceptions."""
+    """The config for these command-line overrides. Raises Hydra's exceptions."""
     register_resolvers()
     GlobalHydra.instance().clear()
     with hydra.initialize_config_dir(str(conf_dir()), version_base="1.3"):
@@ -90,12 +90,12 @@ def parse_overrides(overrides: Sequence[str]) -> list[Any]:
 
 
 def quoted(value: object) -> str:
-    """The value as an override says it, whatever its characters."""
+    """The value quoted for use in an override, whatever its characters."""
     return "'" + str(value).replace("'", "\\'") + "'"
 
 
 def quoted_paths(arguments: Sequence[str]) -> list[str]:
-    """The arguments with paths in quotes: our own folders have `=` and `,` in their names, which Hydra would read."""
+    """The arguments with paths quoted: the names of our folders contain `=` and `,`, which Hydra would parse."""
     arguments = [
         re.sub(r"^(--config-dir=|-cd=)(~.*)$", lambda m: m[1] + os.path.expanduser(m[2]), a) for a in arguments
     ]
@@ -106,17 +106,17 @@ def quoted_paths(arguments: Sequence[str]) -> list[str]:
 
 
 def group_choices() -> dict[str, str]:
-    """The choice of each group in the running job, as `{"model": "resnet", …}`; empty outside of a job."""
+    """The choice of each group in the current job, as `{"model": "resnet", …}`; empty outside of a job."""
     return dict(HydraConfig.get().runtime.choices) if HydraConfig.initialized() else {}
 
 
 def plain(config: Any) -> Any:
-    """Plain containers with every interpolation resolved: what checkpoints and files hold."""
+    """The config as plain containers with every interpolation resolved, as checkpoints and files store it."""
     return OmegaConf.to_container(config, resolve=True) if OmegaConf.is_config(config) else config
 
 
 def near_target(target: str) -> str:
-    """`; did you mean …?` for a class whose module is there and which is not: `torch.optim.adagrad`."""
+    """`; did you mean …?` for a class that its module does not have, such as `torch.optim.adagrad`."""
     module, _, name = target.rpartition(".")
     classes = {
         key.lower(): key for key, value in vars(sys.modules.get(module, difflib)).items() if isinstance(value, type)
@@ -126,15 +126,15 @@ def near_target(target: str) -> str:
 
 
 def instantiate(mapping: Mapping[str, Any], **kwargs: Any) -> Any:
-    """The object that `_target_` names, built from the other keys.
+    """Build the object that `_target_` names from the other keys.
 
-    Raises UserError, naming the target and the reason, when it can't be built.
+    Raises UserError with the target and the reason if it can't be built.
     """
     try:
         return hydra.utils.instantiate(mapping, _convert_="all", **kwargs)
     except InstantiationException as error:
         cause = error.__cause__ or error
         near = near_target(str(mapping.get("_target_")))
-    if isinstance(cause, UserError):  # raised outside of the handler, or it would become its own cause's cause
+    if isinstance(cause, UserError):  # outside of the handler, where it would become the cause of its own cause
         raise cause
     raise UserError(f"can't build {mapping.get('_target_')}: {first_line(cause)}{near}") from cause

@@ -1,4 +1,4 @@
-"""What was meant by a key or choice that does not exist."""
+"""Suggest the key or choice that was meant by one that does not exist."""
 
 import difflib
 import re
@@ -15,7 +15,7 @@ from cifar_lightning.config.compose import compose, conf_dir
 from cifar_lightning.errors import causes, first_line, nearest
 from cifar_lightning.models.torchvision_families import NAMES
 
-# What users of other frameworks type, and what it is here.
+# Names from other frameworks, and ours.
 SAME_KEYS = {
     "modle": "model",
     "epochs": "trainer.max_epochs", "n_epochs": "trainer.max_epochs", "num_epochs": "trainer.max_epochs",
@@ -32,13 +32,13 @@ TORCH_OPTIMIZERS = ("Adadelta", "Adafactor", "Adagrad", "Adamax", "ASGD", "LBFGS
 
 
 def explain(error: Exception, overrides: Sequence[Override]) -> str:
-    """One line for one of Hydra's composition errors, with what was meant."""
+    """One line for one of Hydra's composition errors, with a suggestion."""
     yaml = next((cause for cause in causes(error) if isinstance(cause, MarkedYAMLError)), None)
     if yaml is not None and yaml.problem_mark is not None:
         return f"{yaml.problem_mark.name}, line {yaml.problem_mark.line + 1}: {yaml.problem}"
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         group, _, name = error.missing_cfg_file.rpartition("/")
-        for override in overrides:  # groups nest: experiment=classic/alexnet
+        for override in overrides:  # a group may have sub-folders: experiment=classic/alexnet
             if f"{override.key_or_group}/{override.value()}" == error.missing_cfg_file:
                 group, name = override.key_or_group, str(override.value())
         return f"{group}={name}: there is no such choice{other_choice(group, name, own_folders(overrides))}"
@@ -52,12 +52,12 @@ def explain(error: Exception, overrides: Sequence[Override]) -> str:
         return unknown_key(unknown.group(1), overrides)
     if str(error).startswith("Error merging override") and error.__cause__:
         return f"{error}: {first_line(error.__cause__)}"
-    # Hydra wraps some errors, such as a config file's, in one without a text.
+    # Hydra wraps some errors, such as those in a config file, in an exception without a message.
     return " ".join((str(error).strip() or str(error.__cause__)).split())
 
 
 def other_choice(group: str, name: str, own: Sequence[Path] = ()) -> str:
-    """The choice that was meant, else all of them."""
+    """A suggestion of the choice that was meant, or a list of all choices."""
     if same := SAME_CHOICES.get(f"{group}={name}"):
         return f"; did you mean {same}?"
     if group == "model" and name.lower() in NAMES:
@@ -73,14 +73,14 @@ def other_choice(group: str, name: str, own: Sequence[Path] = ()) -> str:
 
 def unknown_key(key: str, overrides: Sequence[Override]) -> str:
     if key == "hparams_search":
-        return "hparams_search belongs to a command of its own: python -m cifar_lightning search hparams_search=…"
+        return "hparams_search is a key of the search command: python -m cifar_lightning search hparams_search=…"
     groups = [o.input_line for o in overrides if is_group(o.key_or_group) and o.input_line]
     keys = all_keys(plain_or_raw(compose(groups, return_hydra_config=key.startswith("hydra."))))
-    return f"there is no key {key} (to add one of your own: +{key}=…){other_key(key, keys)}"
+    return f"there is no key {key} (to add your own: +{key}=…){other_key(key, keys)}"
 
 
 def other_key(key: str, keys: Sequence[str]) -> str:
-    """The key that was meant: by another name, with another prefix, of another choice, or spelled otherwise."""
+    """Suggest the key that was meant: a synonym, another prefix, another choice's key, or a similar spelling."""
     parent, _, last = key.rpartition(".")
     if same := SAME_KEYS.get(last):
         return f"; did you mean {same}?"
@@ -101,7 +101,7 @@ def other_key(key: str, keys: Sequence[str]) -> str:
 
 
 def keys_of_choices() -> Iterator[tuple[str, str]]:
-    """Every key of every group's files, with the choice that has it."""
+    """Every top-level key of every group's config files, as (choice, key)."""
     for path in sorted(conf_dir().glob("*/*.yaml")):
         group = path.parent.name
         for line in path.read_text(encoding="utf-8").splitlines():
@@ -110,19 +110,19 @@ def keys_of_choices() -> Iterator[tuple[str, str]]:
 
 
 def is_group(name: str) -> bool:
-    """Whether an override of this name chooses a file, or says where files lie (--config-dir)."""
+    """Whether an override of this key chooses a config file, or adds a folder of them (--config-dir)."""
     return (conf_dir() / name).is_dir() or name == "hydra.searchpath"
 
 
 def own_folders(overrides: Sequence[Override]) -> list[Path]:
-    """The folders of --config-dir."""
+    """The folders given by --config-dir."""
     found = [o.value() for o in overrides if o.key_or_group == "hydra.searchpath"]
     paths = [str(path) for value in found if isinstance(value, list) for path in value]
     return [Path(path.strip("'").removeprefix("file://")) for path in paths]
 
 
 def choices(group: str, root: Path | None = None) -> list[str]:
-    """The files of a group, those in sub-folders as `folder/file`. `root`: another folder of groups than ours."""
+    """The choices of a group, those in sub-folders as `folder/file`. `root`: a config folder other than ours."""
     folder = (root or conf_dir()) / group
     return sorted(str(p.relative_to(folder).with_suffix("")) for p in Path(folder).rglob("*.yaml"))
 

@@ -1,16 +1,16 @@
-"""What each key of the config decides: one table for resuming, sweeps, summaries, searches and names of folders."""
+"""One table of what each config key affects, for resuming, sweeps, summaries, searches and folder names."""
 
 from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True)
 class Decides:
-    """What a key decides, and what follows from that.
+    """What a key affects, and what follows from that.
 
-    what: "result" (which network comes out), "speed" (how fast), or "place" (where, and how it is watched).
-    resume: may change when a run goes on. folds: runs that differ in it alone are one row of a summary.
+    what: "result" (the trained network), "speed", or "place" (where a run is stored and how it is monitored).
+    resume: may change when a run is resumed. folds: runs that differ only in it share a row of a summary.
     compared: jobs of a sweep that differ in it are different jobs. searched: a search may vary it.
-    named: stands in the name of a run's folder.
+    named: appears in the name of a run's folder.
     """
 
     what: str
@@ -24,22 +24,22 @@ class Decides:
 RESULT = Decides("result", resume=False, folds=False, compared=True, searched=True, named=True)
 SPEED = Decides("speed", resume=True, folds=True, compared=False, searched=False, named=True)
 PLACE = Decides("place", resume=True, folds=True, compared=False, searched=False, named=False)
-# How long a run trains: a run may be extended, and is another experiment then.
+# Length of training: a run may be extended, which makes it another experiment.
 LENGTH = replace(RESULT, resume=True)
-# On what a run computes: the global batch is the same, yet several processes sum in another order.
+# Devices: the global batch stays the same, but several processes sum in another order.
 PROCESSES = replace(SPEED, folds=False, compared=True)
-# What is done with a trained network.
+# What to do with a trained network.
 STAGE = replace(RESULT, resume=True, folds=True, searched=False)
 
-# A key stands for all below it that have no entry of their own; `group=choice` for one choice of a group.
+# A key covers all keys below it without an entry of their own; `group=choice` is one choice of a group.
 KEYS: dict[str, Decides] = {
     "task_name": PLACE,
     "tags": PLACE,
-    "seed": replace(RESULT, folds=True),  # runs that differ in the seed are repetitions
+    "seed": replace(RESULT, folds=True),  # runs that differ only in the seed are repetitions
     "train": STAGE,
     "test": STAGE,
     "test_tta": replace(STAGE, folds=False),
-    "ckpt_path": replace(PLACE, compared=True),  # a job that starts from other weights is another one
+    "ckpt_path": replace(PLACE, compared=True),  # a job that starts from other weights is another job
     "trust": PLACE,
     "trust_env": PLACE,
     "module": RESULT,
@@ -52,23 +52,23 @@ KEYS: dict[str, Decides] = {
     "paths": PLACE,
     "logger": PLACE,
     "hydra": PLACE,
-    "choices": PLACE,  # the groups' files, which are told by the keys that they set
+    "choices": PLACE,  # config files, identified by the keys that they set
     "overrides": PLACE,
     "experiment": replace(RESULT, folds=True),
     "debug": replace(RESULT, searched=False),
     "data": RESULT,
     "data.root": PLACE,
     "data.verify": PLACE,
-    "data.source": replace(SPEED, named=False),  # both give the same arrays
+    "data.source": replace(SPEED, named=False),  # both read the same arrays
     "data.num_workers": replace(SPEED, named=False),
     "data.pin_memory": SPEED,
     "data.persistent_workers": SPEED,
     "data.eval_batch_size": SPEED,
-    # Trials of a search are compared on one validation split.
+    # The trials of a search are compared on one validation split.
     "data.val_size": replace(RESULT, searched=False),
     "data.split_seed": replace(RESULT, searched=False),
     "model": RESULT,
-    # Given by the data, whichever they are.
+    # Set from the data set.
     "model.num_classes": PLACE,
     "model.in_channels": PLACE,
     "model.input_size": PLACE,
@@ -93,7 +93,7 @@ KEYS: dict[str, Decides] = {
     "trainer.devices=1": SPEED,
     "trainer.num_nodes": PROCESSES,
     "trainer.strategy": PROCESSES,
-    "trainer.precision": replace(RESULT, folds=True),  # a summary names it in its notes
+    "trainer.precision": replace(RESULT, folds=True),  # a summary mentions it in its notes
     "trainer.max_epochs": LENGTH,
     "trainer.max_steps": LENGTH,
     "trainer.max_time": LENGTH,
@@ -110,9 +110,9 @@ KEYS: dict[str, Decides] = {
 
 
 def decides(override: str) -> Decides:
-    """The entry of a key, such as `trainer.devices`, or of an override, `+trainer.devices=1`.
+    """The entry of a key, such as `trainer.devices`, or of an override, such as `+trainer.devices=1`.
 
-    A key that is not in the table is a user's own, and decides the result.
+    A key that is not in the table is the user's own and affects the result.
     """
     key, _, value = override.lstrip("+~").replace("/", ".").partition("=")
     if entry := KEYS.get(f"{key}={value}"):

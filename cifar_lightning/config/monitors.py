@@ -1,4 +1,4 @@
-"""Whether what callbacks and schedules wait for will come: asked before a run, whichever way it is written."""
+"""Check before a run that the metrics monitored by callbacks and schedules will be logged in time."""
 
 import math
 from collections.abc import Iterator
@@ -8,43 +8,43 @@ from omegaconf import DictConfig, OmegaConf
 from cifar_lightning.data.sets import SETS
 from cifar_lightning.errors import UserError
 
-METRICS = ("train/loss", "train/acc", "val/loss", "val/acc")  # what ImageClassifier logs in training
+METRICS = ("train/loss", "train/acc", "val/loss", "val/acc")  # logged by ImageClassifier during training
 
 
 def check_monitors(config: DictConfig) -> None:
-    """Raise UserError where a monitored metric does not exist, or comes later than it is looked for."""
+    """Raise UserError for a monitored metric that does not exist, or is first logged after it is needed."""
     trainer, batches = config.trainer, batches_per_epoch(config)
     interval, by_epochs = trainer.val_check_interval, trainer.check_val_every_n_epoch is not None
     longer_than_an_epoch = type(interval) is int and batches is not None and interval > batches
     if longer_than_an_epoch and by_epochs:
         raise UserError(
-            f"trainer.val_check_interval={interval}: an epoch has only {batches} batches; give a share of it, or count "
-            "over epochs with trainer.check_val_every_n_epoch=null"
+            f"trainer.val_check_interval={interval}: an epoch has only {batches} batches; give a share of an epoch, or "
+            "count batches across epochs with trainer.check_val_every_n_epoch=null"
         )
     if not by_epochs and type(interval) is not int:
         raise UserError(
-            "trainer.check_val_every_n_epoch=null validates after a number of batches: give trainer.val_check_interval"
+            "trainer.check_val_every_n_epoch=null validates every trainer.val_check_interval batches: give an integer"
         )
     never = why_no_validation(config)
     for key, monitor in monitors(config):
         if monitor not in METRICS and only_our_metrics(config):
             raise UserError(f"{key}={monitor}: there is no such metric; choose from {', '.join(METRICS)}")
         if monitor.startswith("val/") and never:
-            raise UserError(f"{key}={monitor} needs a validation, and {never}")
+            raise UserError(f"{key}={monitor} needs validation, but {never}")
         if monitor.startswith("val/") and key == "scheduler.monitor" and longer_than_an_epoch:
             raise UserError(
-                f"{key}={monitor} is looked at after each epoch of {batches} batches, and "
+                f"{key}={monitor} is needed after each epoch of {batches} batches, but "
                 f"trainer.val_check_interval={interval} validates less often: monitor train/loss, or validate earlier"
             )
 
 
 def why_no_validation(config: DictConfig) -> str | None:
-    """Why training takes place without any validation; None where there is one."""
+    """Why there will be no validation during training; None if there will be one."""
     trainer, every, epochs = config.trainer, config.trainer.check_val_every_n_epoch, config.trainer.max_epochs
     if config.data.get("val_size") == 0 and not is_own(config):
         return "there is no validation split: set data.val_size above 0"
     if trainer.limit_val_batches == 0:
-        return "trainer.limit_val_batches=0 leaves it out"
+        return "trainer.limit_val_batches=0 turns it off"
     if every and epochs is not None and 0 < epochs < every:
         return f"trainer.check_val_every_n_epoch={every} comes after trainer.max_epochs={epochs}"
     batches = batches_per_epoch(config)
@@ -55,7 +55,7 @@ def why_no_validation(config: DictConfig) -> str | None:
 
 
 def monitors(config: DictConfig) -> Iterator[tuple[str, str]]:
-    """The keys that name a metric to wait for; a ModelCheckpoint is left out where there is no validation."""
+    """The keys that name a monitored metric; without validation a ModelCheckpoint saves without one."""
     for name, keys in config.callbacks.items():
         checkpoint = OmegaConf.is_dict(keys) and str(keys.get("_target_")).endswith(".ModelCheckpoint")
         if OmegaConf.is_dict(keys) and keys.get("monitor") and not (checkpoint and why_no_validation(config)):
@@ -65,19 +65,19 @@ def monitors(config: DictConfig) -> Iterator[tuple[str, str]]:
 
 
 def only_our_metrics(config: DictConfig) -> bool:
-    """Whether no callback of the user's own could log others."""
+    """Whether all callbacks are Lightning's or ours, so that no other metrics are logged."""
     targets = [str(keys.get("_target_")) for keys in config.callbacks.values() if OmegaConf.is_dict(keys)]
     return all(target.startswith(("lightning.", "cifar_lightning.")) for target in targets)
 
 
 def training_images(config: DictConfig) -> int | None:
-    """How many images there are to be split into training and validation; None for data of the user's own."""
+    """Number of images before the validation split; None for the user's own data."""
     data_set = None if is_own(config) else SETS.get(config.data.get("name"))
     return data_set.train_images if data_set else None
 
 
 def is_own(config: DictConfig) -> bool:
-    """Whether the data come from a LightningDataModule of the user's own."""
+    """Whether the data come from the user's own LightningDataModule."""
     return not str(config.data.get("_target_")).startswith("cifar_lightning.")
 
 
@@ -87,7 +87,7 @@ def validation_images(config: DictConfig, total: int) -> int:
 
 
 def batches_per_epoch(config: DictConfig) -> int | None:
-    """Training batches of an epoch in one process; None where that isn't known before the data are read."""
+    """Training batches per epoch in one process; None if unknown before the data is read."""
     total, trainer = training_images(config), config.trainer
     if total is None or trainer.devices != 1 or trainer.num_nodes != 1:
         return None

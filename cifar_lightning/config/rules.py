@@ -1,4 +1,7 @@
-"""What each key of the config admits. Keys without a rule must keep the type that their file gives them."""
+"""The valid values of config keys. Keys without a rule must keep the type of their default.
+
+Choices that one of our own classes takes are in its signature instead: see signatures.py.
+"""
 
 import math
 import re
@@ -12,9 +15,9 @@ from cifar_lightning.models.torchvision_families import NAMES
 
 @dataclass(frozen=True)
 class Rule:
-    """What a key admits, as a test and in words."""
+    """The valid values of a key, as a predicate and in words."""
 
-    admits: Callable[[Any], bool]
+    allows: Callable[[Any], bool]
     words: str
 
 
@@ -23,7 +26,7 @@ def integer(low: int, words: str = "", high: int | None = None) -> Rule:
     return Rule(lambda v: type(v) is int and v >= low and (high is None or v <= high), words)
 
 
-MOST_WORKERS = 256  # processes or data workers: more on one machine is a slip of the hand, or a file's attack
+MAX_WORKERS = 256  # processes or data workers on one machine; more is a typo
 
 
 def share(words: str = "a number from 0 to 1") -> Rule:
@@ -46,7 +49,7 @@ def choice(*values: Any) -> Rule:
 
 
 def optional(rule: Rule) -> Rule:
-    return Rule(lambda v: v is None or rule.admits(v), f"{rule.words}, or null")
+    return Rule(lambda v: v is None or rule.allows(v), f"{rule.words}, or null")
 
 
 def _is_percentage(value: Any) -> bool:
@@ -54,21 +57,21 @@ def _is_percentage(value: Any) -> bool:
 
 
 BOOLEAN = Rule(lambda v: type(v) is bool, "true or false")
-TEXT = Rule(lambda v: type(v) is str and v != "", "a text")
+TEXT = Rule(lambda v: type(v) is str and v != "", "text that is not empty")
 COUNT_OR_SHARE = Rule(
     lambda v: (type(v) is int and v >= 0) or (type(v) is float and 0 <= v <= 1), "a count, or a share from 0.0 to 1.0"
 )
 COUNT_OR_SHARE_ABOVE_0 = Rule(
-    lambda v: COUNT_OR_SHARE.admits(v) and v > 0, "a count of at least 1, or a share up to 1.0"
+    lambda v: COUNT_OR_SHARE.allows(v) and v > 0, "a count of at least 1, or a share up to 1.0"
 )
 LENGTH = Rule(lambda v: type(v) is int and (v == -1 or v >= 1), "an integer of at least 1, or -1 for no limit")
 PUBLISHED = Rule(
     lambda v: all(_is_percentage(one) for one in (v.values() if type(v) is dict else [v])),
-    "an accuracy in %, or one for each checkpoint as {best: 86.9, last: 86.5}",
+    "an accuracy in %, or one for each checkpoint, such as {best: 86.9, last: 86.5}",
 )
 DURATION = Rule(
     lambda v: type(v) is str and bool(re.fullmatch(r"\d+:\d\d:\d\d:\d\d", v)),
-    "days, hours, minutes, seconds as 00:01:30:00",
+    "days:hours:minutes:seconds, such as 00:01:30:00",
 )
 INITS = (
     "default", "xavier_uniform", "xavier_normal", "kaiming_uniform", "kaiming_normal", "lecun_normal", "orthogonal",
@@ -82,18 +85,23 @@ PRECISIONS = (
 TTA = ("none", "flip", "flip_shift", "flip_shift_uncertain")  # see training/tta.py
 
 RULES: dict[str, Rule] = {
-    "task_name": Rule(lambda v: type(v) is str and bool(re.fullmatch(r"[\w.-]+", v)), "a name for a folder"),
+    "task_name": Rule(
+        lambda v: type(v) is str and bool(re.fullmatch(r"[\w.-]+", v)), "a folder name of letters, digits, _, . and -"
+    ),
     "seed": Rule(lambda v: type(v) is int and 0 <= v < 2**32, "an integer from 0 to 4294967295"),
     "train": BOOLEAN,
     "test": BOOLEAN,
     "ckpt_path": optional(TEXT),
-    "tags": Rule(lambda v: type(v) is list and all(type(tag) is str for tag in v), "a list of words, as [first,try]"),
+    "tags": Rule(
+        lambda v: type(v) is list and all(type(tag) is str for tag in v), "a list of words, such as [first,try]"
+    ),
     "trust_env": Rule(
-        lambda v: type(v) is list and all(type(name) is str for name in v), "a list of variables, as [AUTHOR]"
+        lambda v: type(v) is list and all(type(name) is str for name in v),
+        "a list of environment variables, such as [AUTHOR]",
     ),
     "trust": Rule(
         lambda v: all(type(name) is str for name in v) if type(v) is list else type(v) is str,
-        "names of modules: my_models, or [my_models,more]",
+        "a module name, or a list of them, such as [my_models,my_losses]",
     ),
     "loss.label_smoothing": Rule(lambda v: type(v) in (int, float) and 0 <= v < 1, "a number from 0 to below 1"),
     "loss.reduction": choice("mean", "sum"),
@@ -112,12 +120,13 @@ RULES: dict[str, Rule] = {
     "data.eval_batch_size": integer(1),
     "data.drop_last": BOOLEAN,
     "data.normalize": choice("none", "half", "channel", "imagenet"),
-    "data.num_workers": optional(integer(0, high=MOST_WORKERS)),
+    "data.num_workers": optional(integer(0, high=MAX_WORKERS)),
     "data.pin_memory": optional(BOOLEAN),
     "data.persistent_workers": BOOLEAN,
     "model.init": choice(*INITS),
     "model.channels": Rule(
-        lambda v: type(v) is list and v != [] and all(type(n) is int and n > 0 for n in v), "a list, as [32,64]"
+        lambda v: type(v) is list and v != [] and all(type(n) is int and n > 0 for n in v),
+        "a list of integers of at least 1, such as [32,64]",
     ),
     "model.name": Rule(lambda v: v in NAMES, "a classifier of torchvision"),
     "model.logit_scale": optional(positive()),
@@ -147,14 +156,14 @@ RULES: dict[str, Rule] = {
     "trainer.max_time": optional(DURATION),
     "trainer.devices": Rule(
         lambda v: (
-            (type(v) is int and (v == -1 or 1 <= v <= MOST_WORKERS))
+            (type(v) is int and (v == -1 or 1 <= v <= MAX_WORKERS))
             or (type(v) is list and v != [] and all(type(one) is int and one >= 0 for one in v))
         ),
-        "a number of devices, a list of their indices, or -1 for all",
+        "a number of devices, a list of device indices, or -1 for all",
     ),
     "trainer.strategy": Rule(
         lambda v: type(v) is str and v.startswith(("auto", "ddp", "fsdp", "deepspeed", "single_device")),
-        "auto, ddp or another of Lightning's strategies that keep to one process a device",
+        "auto, ddp or another of Lightning's strategies with one process per device",
     ),
     "trainer.num_nodes": integer(1),
     "trainer.accumulate_grad_batches": integer(1),

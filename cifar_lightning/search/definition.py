@@ -63,7 +63,7 @@ def read_search(name: str, settings: Mapping[str, str], typed: Sequence[str]) ->
     given = {key: int(text) if text.isdigit() else text for key, text in settings.items()}
     chosen = {key: default for key, (default, _) in SETTINGS.items()} | content | given
     for key, (_, rule) in SETTINGS.items():
-        if not rule.admits(chosen[key]):
+        if not rule.allows(chosen[key]):
             raise UserError(f"{key}={chosen[key]}: must be {rule.words}")
     chosen["study_name"] = str(settings.get("study_name") or chosen["study_name"] or path.stem)
     space = read_space(content.get("space"))

@@ -33,7 +33,7 @@ from cifar_lightning.errors import UserError
         ("debug=default", "did you mean debug=fast?"),
         ("logger=many_loggers", "did you mean logger=[tensorboard,csv]?"),
         ("test=False train=False", "leaves nothing to do: set one of them to true"),
-        ("train=False", "train=false tests a checkpoint: name it with ckpt_path=…"),
+        ("train=False", "train=false tests a checkpoint: give its path with ckpt_path=…"),
     ],
 )
 def test_the_key_or_choice_that_was_meant_is_named(typed, meant):
@@ -70,7 +70,7 @@ def own(group: str, text: str) -> None:
 @pytest.mark.parametrize(
     ("group", "text", "message"),
     [
-        ("experiment", "trainer: {max_epochs: 1}\n", "its file needs the first line '# @package _global_'"),
+        ("experiment", "trainer: {max_epochs: 1}\n", "the first line of its file must be '# @package _global_'"),
         (
             "experiment",
             "# @package _global_\nlabel_smothing: 0.1\n",

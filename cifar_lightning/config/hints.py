@@ -22,6 +22,7 @@ SAME_KEYS = {
     "data_dir": "data.root", "root": "data.root", "gpus": "trainer.devices", "workers": "data.num_workers",
     "learning_rate": "optimizer.lr", "batchsize": "data.batch_size", "resume": "ckpt_path", "checkpoint": "ckpt_path",
 }  # fmt: skip
+FROM_THE_DATA = ("model.num_classes", "model.in_channels", "model.input_size")
 SAME_CHOICES = {
     "activation=swish": "activation=silu",
     "debug=default": "debug=fast",
@@ -82,19 +83,20 @@ def unknown_key(key: str, overrides: Sequence[Override]) -> str:
 def other_key(key: str, keys: Sequence[str]) -> str:
     """Suggest the key that was meant: a synonym, another prefix, another choice's key, or a similar spelling."""
     parent, _, last = key.rpartition(".")
+    if key in FROM_THE_DATA:
+        return "; it is set from the data set"
     if same := SAME_KEYS.get(last):
         return f"; did you mean {same}?"
+    keys = [known for known in keys if not known.endswith("._target_") or "target" in last]
     if named := [k for k in keys if k.rpartition(".")[2] == last and not k.startswith(("callbacks.", "hydra."))]:
         return f"; did you mean {' or '.join(named[:3])}?"
     if elsewhere := [choice for choice, known in keys_of_choices() if known == (key if parent else f"model.{key}")]:
         return f"; it belongs to {' and '.join(elsewhere[:3])}"
     siblings = [k for k in keys if k.rpartition(".")[0] == parent]
-    close = difflib.get_close_matches(key, siblings, n=1, cutoff=0.6) or [
-        k for name in difflib.get_close_matches(last, {k.rpartition(".")[2] for k in keys}, n=1, cutoff=0.75)
-        for k in keys if k.rpartition(".")[2] == name
-    ]  # fmt: skip
-    if close:
-        return f"; did you mean {close[0]}?"
+    for candidates, cutoff in ((siblings, 0.6), (keys, 0.75)):
+        by_name = {k.rpartition(".")[2]: k for k in reversed(candidates)}
+        for name in difflib.get_close_matches(last, by_name, n=1, cutoff=cutoff):
+            return f"; did you mean {by_name[name]}?"
     if parent and siblings:
         return f". Choose from: {', '.join(sorted(siblings))}"
     return ". All keys: python -m cifar_lightning --cfg job"

@@ -23,6 +23,8 @@ from cifar_lightning.errors import UserError
         ("data.data_dir=x", "did you mean data.root?"),
         ("optimizer.lrr=1", "did you mean optimizer.lr?"),
         ("model.depth=16", "it belongs to model=wide_resnet"),
+        ("model.num_classes=7", "; it is set from the data set"),
+        ("callbacks.best_checkpoint.save_top_k=3", "Choose from: callbacks.best_checkpoint.dirpath, "),
         ("nothing_like_it=1", "All keys: python -m cifar_lightning --cfg job"),
         ("optimizer=adamW", "did you mean adamw?"),
         ("optimizer=adagrad", "did you mean optimizer=torch optimizer.name=Adagrad?"),

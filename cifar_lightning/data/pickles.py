@@ -140,7 +140,7 @@ class _ArraysOnly(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         key = module.replace("numpy._core", "numpy.core"), name
         if key not in self.known:
-            raise pickle.UnpicklingError(f"asks for {printable(module)}.{printable(name)}: refused")
+            raise pickle.UnpicklingError(f"asks for {ascii(module)[1:-1]}.{ascii(name)[1:-1]}: refused")
         return self.known[key]
 
 

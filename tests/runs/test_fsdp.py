@@ -10,7 +10,7 @@ from helpers.records import checkpoint
 
 FSDP = ["trainer=fsdp", "trainer.accelerator=cpu", "trainer.devices=2", "trainer.sync_batchnorm=false"]
 # A learning rate at which training does not magnify rounding.
-TRAINING = [*QUICK, "optimizer.lr=0.01", "trainer.gradient_clip_val=1.0", "callbacks.model_summary=null"]
+TRAINING = [*QUICK, "optimizer.lr=0.003", "trainer.gradient_clip_val=1.0", "callbacks.model_summary=null"]
 WHOLE = [*TRAINING, "trainer.max_epochs=2", "scheduler=none"]
 
 

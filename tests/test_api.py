@@ -270,7 +270,7 @@ def test_a_sweep_is_checked_before_its_first_run(here):
     ("overrides", "message"),
     [
         ([*SMALL, "trainer=ddp_sim"], "one process"),
-        (["train=false"], "name it with ckpt_path"),
+        (["train=false"], "give its path with ckpt_path"),
         (["ckpt_path=nowhere.ckpt"], "no such file"),
         ([*SMALL, "data.batch_size=1140", "data.val_size=0.3"], "batch_size"),
     ],

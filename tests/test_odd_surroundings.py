@@ -98,14 +98,14 @@ def test_a_folder_and_a_file_that_are_not_utf8_are_read_and_written(command, cap
 def test_training_into_a_folder_that_is_not_utf8_is_refused_before_it_is_made(command, words):
     outcome = command(*words, *QUICK)
     assert outcome.code == 1
-    assert "a name that is not UTF-8" in outcome.err
+    assert "is not valid UTF-8" in outcome.err
     assert outcome.err.count("\n") == 1
     assert not list(command.folder.iterdir())
 
 
 def test_training_in_a_folder_that_is_not_utf8_is_refused(command, monkeypatch):
     monkeypatch.setattr(os, "getcwd", lambda: f"/{NOT_UTF8}")
-    assert "a name that is not UTF-8" in command(*QUICK).err
+    assert "is not valid UTF-8" in command(*QUICK).err
 
 
 ESCAPE = "\x1b]0;title\x07\x9b31m\u202e\r"

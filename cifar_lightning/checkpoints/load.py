@@ -112,7 +112,7 @@ def find_root(config: Mapping[str, Any], checkpoint: Path | None = None) -> str 
     above = checkpoint.absolute().parents if checkpoint else ()
     places = [saved, *(folder / saved for folder in above), Path(os.environ.get("CIFAR10_ROOT", saved))]
     known = SETS.get(str(config["data"].get("name")))
-    files = known.files if known else ()
+    files = (known.official.folder, known.official.archive) if known and known.official else ()
     return next((str(place) for place in places if any((place / file).exists() for file in files)), None)
 
 

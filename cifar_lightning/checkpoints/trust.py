@@ -20,6 +20,7 @@ from torchvision.transforms import AutoAugmentPolicy
 
 from cifar_lightning import models, optim, training
 from cifar_lightning.config.rules import RULES
+from cifar_lightning.config.signatures import parameter_choices
 from cifar_lightning.data import augmentation
 from cifar_lightning.errors import UserError
 
@@ -106,6 +107,9 @@ def check_section(section: str, values: Mapping[str, Any]) -> None:
         group, _, name = key.rpartition(".")
         if group == section and name in values and not rule.allows(values[name]):
             raise UserError(f"its config has {key}={str(values[name])[:80]}: must be {rule.words}")
+    for name, valid in parameter_choices(str(values.get("_target_"))).items():
+        if name in values and values[name] not in valid:
+            raise UserError(f"its config has {section}.{name}={str(values[name])[:80]}: must be one of {valid}")
 
 
 def check_remembered_paths(callbacks: Any) -> None:

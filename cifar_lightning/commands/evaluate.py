@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from cifar_lightning.commands.parser import ACCELERATOR, CHECKPOINT, ELSEWHERE, Command, Given, Key, output_path
-from cifar_lightning.config.rules import TTA
+from cifar_lightning.config.signatures import choices_of
 from cifar_lightning.console import say
 
 COMMAND = Command(
@@ -16,7 +16,7 @@ COMMAND = Command(
     keys={
         **CHECKPOINT,
         "split": Key("the part that is tested", "test", ("val", "test")),
-        "tta": Key("average over mirrored, shifted views", "none", TTA),
+        "tta": Key("average over mirrored, shifted views", "none", choices_of("cifar_lightning.training.tta", "TTA")),
         "out": Key("a folder for the results, if not the one beside the checkpoint"),
         "precision": Key("such as 32-true, if not that of the training run"),
         **ACCELERATOR,

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from cifar_lightning.config.signatures import choices_of
 from cifar_lightning.data.sets import SETS
 from cifar_lightning.models.torchvision_families import NAMES
 
@@ -73,17 +74,6 @@ DURATION = Rule(
     lambda v: type(v) is str and bool(re.fullmatch(r"\d+:\d\d:\d\d:\d\d", v)),
     "days:hours:minutes:seconds, such as 00:01:30:00",
 )
-INITS = (
-    "default", "xavier_uniform", "xavier_normal", "kaiming_uniform", "kaiming_normal", "lecun_normal", "orthogonal",
-    "dirac", "tutorial",
-)  # fmt: skip
-
-PRECISIONS = (
-    "auto", "32-true", "32", 32, "bf16-mixed", "bf16-true", "bf16", "16-mixed", "16-true", "16", 16,
-    "64-true", "64", 64,
-)  # fmt: skip
-TTA = ("none", "flip", "flip_shift", "flip_shift_uncertain")  # see training/tta.py
-
 RULES: dict[str, Rule] = {
     "task_name": Rule(
         lambda v: type(v) is str and bool(re.fullmatch(r"[\w.-]+", v)), "a folder name of letters, digits, _, . and -"
@@ -104,14 +94,11 @@ RULES: dict[str, Rule] = {
         "a module name, or a list of them, such as [my_models,my_losses]",
     ),
     "loss.label_smoothing": Rule(lambda v: type(v) in (int, float) and 0 <= v < 1, "a number from 0 to below 1"),
-    "loss.reduction": choice("mean", "sum"),
-    "test_tta": choice(*TTA),
     "published_test_acc": optional(PUBLISHED),
     "ema_decay": optional(Rule(lambda v: type(v) is float and 0 < v < 1, "a number between 0 and 1")),
     "compile": BOOLEAN,
     "channels_last": BOOLEAN,
     "data.name": choice(*SETS),
-    "data.source": choice("pickle", "torchvision"),
     "data.root": TEXT,
     "data.verify": BOOLEAN,
     "data.val_size": COUNT_OR_SHARE,
@@ -119,21 +106,17 @@ RULES: dict[str, Rule] = {
     "data.batch_size": integer(1),
     "data.eval_batch_size": integer(1),
     "data.drop_last": BOOLEAN,
-    "data.normalize": choice("none", "half", "channel", "imagenet"),
     "data.num_workers": optional(integer(0, high=MAX_WORKERS)),
     "data.pin_memory": optional(BOOLEAN),
     "data.persistent_workers": BOOLEAN,
-    "model.init": choice(*INITS),
     "model.channels": Rule(
         lambda v: type(v) is list and v != [] and all(type(n) is int and n > 0 for n in v),
         "a list of integers of at least 1, such as [32,64]",
     ),
     "model.name": Rule(lambda v: v in NAMES, "a classifier of torchvision"),
     "model.logit_scale": optional(positive()),
-    "model.stem": choice("imagenet", "cifar"),
     "model.image_size": optional(Rule(lambda v: type(v) is int and 1 <= v <= 1024, "an integer from 1 to 1024")),
     "model.pretrained": BOOLEAN,
-    "model.freeze": choice("none", "all_but_head", "all_but_last_stage"),
     "optimizer.lr": positive(),
     "optimizer.weight_decay": not_negative(),
     "optimizer.momentum": not_negative(),
@@ -142,14 +125,13 @@ RULES: dict[str, Rule] = {
     "optimizer.sgd_lr": positive(),
     "optimizer.sgd_momentum": not_negative(),
     "optimizer.sgd_weight_decay": not_negative(),
-    "scheduler.interval": choice("step", "epoch"),
     "scheduler.warmup_epochs": not_negative(),
     "scheduler.patience": integer(0),
     "callbacks.last_checkpoint.every_minutes": optional(not_negative()),
     "callbacks.direct_steps.seconds": not_negative(),
     "callbacks.finite_loss.every_n_steps": integer(1),
-    "trainer.accelerator": choice("auto", "cpu", "gpu", "cuda", "mps", "tpu"),
-    "trainer.precision": choice(*PRECISIONS),
+    "trainer.accelerator": choice(*choices_of("cifar_lightning.training.precision", "Accelerator")),
+    "trainer.precision": choice(*choices_of("cifar_lightning.training.precision", "Precision")),
     "trainer.max_epochs": optional(LENGTH),
     "trainer.min_epochs": optional(integer(0)),
     "trainer.max_steps": LENGTH,

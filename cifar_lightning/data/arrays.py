@@ -1,4 +1,4 @@
-"""A data set as NumPy arrays, and what says where it comes from and how it is split."""
+"""A data set as NumPy arrays, and where it comes from."""
 
 import hashlib
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Source:
-    """Where images come from and how they are split: what decides which images a part has."""
+    """Where images come from and how they are split: all that determines the images of each split."""
 
     name: str
     source: Literal["pickle", "torchvision"]
@@ -23,7 +23,7 @@ class Source:
 
 @dataclass(frozen=True)
 class LabeledImages:
-    """Images uint8 [N, 3, 32, 32] and their labels int64 [N]."""
+    """Images uint8 [N, C, H, W] and their labels int64 [N]."""
 
     images: np.ndarray
     labels: np.ndarray
@@ -37,7 +37,7 @@ class Arrays:
     checksum: str
     """First 16 hex digits of the SHA-256 over training images, training labels, test images, test labels."""
     changed: tuple[str, ...] = ()
-    """The files that differ from the official ones, where that was accepted."""
+    """Files that differ from the official ones, if that was accepted."""
 
     @classmethod
     def of(

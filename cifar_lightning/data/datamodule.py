@@ -1,4 +1,4 @@
-"""A data set of the table as a LightningDataModule: files -> arrays -> splits -> batches."""
+"""The LightningDataModule for all data sets in sets.py: files -> arrays -> splits -> batches."""
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -10,16 +10,15 @@ import torch
 from cifar_lightning.data.arrays import Source
 from cifar_lightning.data.device_loader import DeviceLoader, EvaluationLoader
 from cifar_lightning.data.loader import Batch, Split, TrainingLoader, check_batch_size
-from cifar_lightning.data.normalize import CHOICES as NORMALIZATIONS
-from cifar_lightning.data.normalize import normalization
-from cifar_lightning.data.parts import Parts, load_parts
+from cifar_lightning.data.normalize import Normalization, normalization
 from cifar_lightning.data.sets import SETS
+from cifar_lightning.data.splits import Splits, load_splits
 from cifar_lightning.data.worker_loader import WorkerLoader
 from cifar_lightning.errors import UserError
 
 
 class ImageDataModule(L.LightningDataModule):
-    """Batches of (images uint8 [B, C, H, W], labels int64 [B]); normalisation is left to the network's side.
+    """Batches of (images uint8 [B, C, H, W], labels int64 [B]); ImageClassifier normalizes them.
 
     After `setup`: `train`, `val`, `test` (`Split`s of uint8 tensors), `train_indices` and `val_indices` (into the
     official training set), `class_names`, `image_shape`, `mean`, `std`, `checksum`.
@@ -40,25 +39,17 @@ class ImageDataModule(L.LightningDataModule):
         batch_size: int = 128,
         eval_batch_size: int = 500,
         drop_last: bool = False,
-        normalize: str = "channel",
+        normalize: Normalization = "channel",
         num_workers: int | None = None,
         pin_memory: bool = True,
         persistent_workers: bool = True,
-        pipeline: str = "device",
+        pipeline: Literal["device", "worker"] = "device",
         transforms: Sequence[Any] | Mapping[str, Any] = (),
         seed: int = 0,
     ) -> None:
         super().__init__()
-        _choice("name", name, tuple(SETS))
-        _choice("source", source, ("pickle", "torchvision"))
-        _choice("pipeline", pipeline, ("device", "worker"), group="augmentation")
-        if eval_batch_size < 1:
-            raise UserError(f"data.eval_batch_size={eval_batch_size} must be at least 1.")
-        if num_workers is not None and num_workers < 0:
-            raise UserError(f"data.num_workers={num_workers} must be 0 (in the main process) or more.")
-        if not isinstance(seed, int) or seed < 0:
-            raise UserError(f"seed={seed} must be a whole number of at least 0.")
-        _choice("normalize", normalize, NORMALIZATIONS)
+        if name not in SETS:
+            raise UserError(f"data.name={name} must be one of {', '.join(SETS)}")
         self.name, self.source, self.root, self.verify = name, source, Path(root), verify
         self.val_size, self.split_seed, self.normalize = val_size, split_seed, normalize
         self.batch_size, self.eval_batch_size, self.drop_last = batch_size, eval_batch_size, drop_last
@@ -70,7 +61,7 @@ class ImageDataModule(L.LightningDataModule):
             "pin_memory": pin_memory,
             "persistent_workers": persistent_workers,
         }
-        self._parts: Parts | None = None
+        self._splits: Splits | None = None
         self._train_loader: TrainingLoader | None = None
 
     def prepare_data(self) -> None:
@@ -80,11 +71,11 @@ class ImageDataModule(L.LightningDataModule):
     def setup(self, stage: str | None = None) -> None:
         if hasattr(self, "train"):
             return
-        parts = self._load()
-        check_batch_size(self.batch_size, len(parts.train_indices), self._world_size)
-        self.val, self.test, self.train = parts.val, parts.test, parts.train
-        self.train_indices, self.val_indices = parts.train_indices, parts.val_indices
-        self.class_names, self.checksum = parts.class_names, parts.checksum
+        splits = self._load()
+        check_batch_size(self.batch_size, len(splits.train_indices), self._world_size)
+        self.val, self.test, self.train = splits.val, splits.test, splits.train
+        self.train_indices, self.val_indices = splits.train_indices, splits.val_indices
+        self.class_names, self.checksum = splits.class_names, splits.checksum
         self.image_shape = tuple(self.train.images.shape[1:])
         self.mean, self.std = normalization(self.normalize, self.train.images, SETS[self.name].channel)
 
@@ -97,7 +88,7 @@ class ImageDataModule(L.LightningDataModule):
             device=self._device,
             num_workers=self.workers["num_workers"],
             **self._progress(),
-            # Lightning's promise for overfit_batches: the same images in every epoch.
+            # With overfit_batches Lightning promises the same images in every epoch.
             shuffle=not getattr(self.trainer, "overfit_batches", 0),
             rank=self._rank,
             world_size=self._world_size,
@@ -115,7 +106,7 @@ class ImageDataModule(L.LightningDataModule):
             self._train_loader.close()
 
     def augmented_examples(self, n: int) -> Batch:
-        """The first `n` images, uint8 [n, C, H, W], and labels that training sees; nothing is disturbed by it."""
+        """The first `n` augmented training images, uint8 [n, C, H, W], and their labels; training is not affected."""
         self.setup()
         loader = self._training_loader(device=torch.device("cpu"), num_workers=0)
         images, labels, count = [], [], 0
@@ -130,11 +121,11 @@ class ImageDataModule(L.LightningDataModule):
             first = (first * 255).round().clamp(0, 255).to(torch.uint8)
         return first, torch.cat(labels)[:n]
 
-    def _load(self) -> Parts:
-        if self._parts is None:
+    def _load(self) -> Splits:
+        if self._splits is None:
             source = Source(self.name, self.source, self.root, self.verify, self.val_size, self.split_seed)
-            self._parts = load_parts(source)
-        return self._parts
+            self._splits = load_splits(source)
+        return self._splits
 
     def _training_loader(self, *, device: torch.device, num_workers: int | None, **keys: Any) -> TrainingLoader:
         keys |= {"batch_size": self.batch_size, "drop_last": self.drop_last, "seed": self.seed}
@@ -147,7 +138,7 @@ class ImageDataModule(L.LightningDataModule):
         return WorkerLoader(self.train, transforms=self.transforms, **workers, **keys)
 
     def _progress(self) -> dict[str, Callable[[], int]]:
-        """Where the Trainer is, when asked."""
+        """Functions that return the Trainer's progress."""
         trainer = self.trainer
         if trainer is None:
             return {}
@@ -179,18 +170,13 @@ class ImageDataModule(L.LightningDataModule):
         return self.trainer.world_size if self.trainer else 1
 
 
-def _choice(key: str, value: str, choices: tuple[str, ...], group: str = "data") -> None:
-    if value not in choices:
-        raise UserError(f"{group}.{key}={value} is none of the choices: {', '.join(choices)}.")
-
-
 def _check_transforms(transforms: list[Any], pipeline: str) -> None:
     for transform in transforms:
         is_batched = hasattr(transform, "draw") and hasattr(transform, "apply")
         if not (is_batched if pipeline == "device" else callable(transform)):
-            fit = "draw and apply" if pipeline == "device" else "a call with one image"
+            needed = "with draw and apply" if pipeline == "device" else "that can be called with one image"
             other = "worker" if pipeline == "device" else "device"
             raise UserError(
-                f"augmentation.pipeline={pipeline} needs transforms with {fit}: {type(transform).__name__} has none. "
-                f"Did you mean augmentation.pipeline={other}?"
+                f"augmentation.pipeline={pipeline} needs transforms {needed}, unlike {type(transform).__name__}: "
+                f"did you mean augmentation.pipeline={other}?"
             )

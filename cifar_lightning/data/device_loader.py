@@ -1,4 +1,4 @@
-"""Batches cut on the training device from one uint8 tensor, augmented for each image on its own, many at once."""
+"""Batches sliced from one uint8 tensor on the training device; each image is augmented by its own random draw."""
 
 from collections.abc import Iterator, Sequence
 from itertools import accumulate, pairwise
@@ -12,18 +12,17 @@ from cifar_lightning.data.loader import Batch, Split, TrainingLoader, epoch_gene
 
 Parameters = Tensor | tuple[Tensor, ...]
 
-# Images augmented at once. Small batches would spend their time on dispatch (20 operations of 5 µs each), while on
-# a CPU larger chunks than this leave the cache.
+# Images augmented at once. Small batches would be dominated by dispatch (20 operations of 5 µs each); on a CPU larger
+# chunks exceed the cache.
 CHUNK = 2_000
 
 
 class Augmentation(Protocol):
-    """Per-image randomness as values: `draw` makes them, `apply` is a function of images and them.
+    """Per-image randomness as values: `draw` returns random parameters, `apply` is a function of images and these.
 
-    One that mixes the images of a batch also has `apply_labels(targets float [B, K], parameters) -> targets`. One that
-    goes on from epoch to epoch has `draw_by_image(n, generator, epoch) -> parameters` too, which is asked in the place
-    of `draw`: it gives the draws of the images in the data set's order, from a generator that is new in every epoch
-    but always the same.
+    An augmentation that mixes the images of a batch also has `apply_labels(targets float [B, K], parameters)`. One
+    whose draws depend on earlier epochs has `draw_by_image(n, generator, epoch) -> parameters` instead of `draw`: the
+    parameters of the images in the data set's order, from a generator with the same seed in every epoch.
     """
 
     def draw(self, n: int, generator: torch.Generator) -> Parameters: ...
@@ -32,10 +31,10 @@ class Augmentation(Protocol):
 
 
 class DeviceLoader(TrainingLoader):
-    """Training batches (images uint8 [B, 3, 32, 32], labels int64 [B]) on `device`.
+    """Training batches (images uint8 [B, C, H, W], labels int64 [B]) on `device`.
 
     All draws of an epoch are made on the CPU for all images, in the order of `transforms`, then sliced. From the
-    first mixing transform on, batches are handled one by one and labels are float [B, num_classes].
+    first mixing transform on, batches are processed one by one and labels are float [B, num_classes].
     """
 
     def __init__(
@@ -57,7 +56,7 @@ class DeviceLoader(TrainingLoader):
         ends = [0, *accumulate(end - begin for begin, end in map(self.bounds, range(len(self))))]
         mixing = next((i for i, t in enumerate(self.transforms) if hasattr(t, "apply_labels")), len(self.transforms))
         per_chunk = max(1, -(-CHUNK // self.batch_size))
-        # Chunks begin at multiples of their size after a resume too: rounding may depend on the shape of a chunk.
+        # Chunks start at multiples of their size even after a resume: rounding may depend on a chunk's shape.
         for start in range(first - first % per_chunk, len(self), per_chunk):
             chunk = ends[start : start + per_chunk + 1]
             chosen = order[chunk[0] : chunk[-1]]
@@ -95,9 +94,9 @@ class DeviceLoader(TrainingLoader):
 
 
 class EvaluationLoader:
-    """Each image once over all processes, in order: even global batches, of which process r has the r-th slice.
+    """Each image once over all processes, in order: even global batches, of which process r gets the r-th slice.
 
-    Every process has the same number of batches, none larger than `batch_size`, and nothing is padded.
+    Every process gets the same number of batches, none larger than `batch_size`, and nothing is padded.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""People's own image files as RGB images of the size that a network was trained on."""
+"""Read image files of any size as RGB arrays of the size that a network takes."""
 
 import glob
 import os
@@ -11,15 +11,15 @@ from PIL import Image, ImageColor, ImageOps
 
 from cifar_lightning.errors import UserError, regular
 
-# The formats that files may have, whatever they are called: some of Pillow's other readers start programs.
+# Accepted formats, whatever the file's name: some of Pillow's other readers start programs.
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF")
 SUFFIXES = (".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp", ".dib", ".gif")
-MOST_PIXELS = 100_000_000
+MAX_PIXELS = 100_000_000
 FITS = ("crop", "squash")
 
 
 class UnreadableImage(UserError):
-    """Its text says why; `path` says which file."""
+    """An image file that can't be read: `path`, and the `reason`."""
 
     def __init__(self, path: Path, reason: str) -> None:
         super().__init__(f"{path}: {reason}")
@@ -27,16 +27,16 @@ class UnreadableImage(UserError):
 
 
 def find_images(what: str) -> list[Path]:
-    """The files that `what` names: a file, all images in and below a folder, or a glob of either, sorted by name.
+    """The image files for a path: the file, all images in and below a folder, or those that match a glob, sorted.
 
-    Raises UserError where there are none.
+    Raises UserError if there are none.
     """
     start = Path(what).expanduser()
-    # In a glob, ** matches folders at any depth.
+    # ** in a glob matches folders at any depth.
     named = [start] if start.exists() else sorted(map(Path, glob.glob(str(start), recursive=True)))
     found = dict.fromkeys(file for path in named for file in (_inside(path) if path.is_dir() else [path]))
     if not found:
-        fault = f"no image in this folder ({' '.join(SUFFIXES)})" if start.is_dir() else "there is no such file"
+        fault = f"no image in this folder ({' '.join(SUFFIXES)})" if start.is_dir() else "no such file"
         raise UserError(f"images={what}: {fault}")
     return list(found)
 
@@ -50,15 +50,15 @@ def _inside(folder: Path) -> Iterator[Path]:
 
 
 def read_image(path: str | Path, size: int, *, fit: str = "crop", background: str = "white") -> np.ndarray:
-    """The file's image, uint8 [3, size, size]: of an animation the first frame, turned as its EXIF data say.
+    """The image as uint8 [3, size, size]: the first frame of an animation, rotated according to its EXIF data.
 
-    Raises UnreadableImage for a file that is no image, damaged, or of more than MOST_PIXELS.
+    Raises UnreadableImage for a file that is not an image, damaged, or larger than MAX_PIXELS.
     """
     path = Path(path)
     try:
         regular(path)
         with warnings.catch_warnings(action="ignore"), Image.open(path, formats=FORMATS) as image:
-            if image.width * image.height > MOST_PIXELS:
+            if image.width * image.height > MAX_PIXELS:
                 raise Image.DecompressionBombError
             return to_array(ImageOps.exif_transpose(image), size, fit=fit, background=background)
     except Exception as error:  # Pillow's readers raise nearly anything on damaged files
@@ -66,7 +66,7 @@ def read_image(path: str | Path, size: int, *, fit: str = "crop", background: st
 
 
 def read_images(paths: Sequence[Path], size: int, **keys: str) -> tuple[np.ndarray, list[Path], list[UnreadableImage]]:
-    """The images that can be read, uint8 [N, 3, size, size], their paths, and what is wrong with the others."""
+    """The readable images, uint8 [N, 3, size, size], their paths, and the errors of the others."""
     images, read, unreadable = [], [], []
     for path in paths:
         try:
@@ -79,34 +79,34 @@ def read_images(paths: Sequence[Path], size: int, **keys: str) -> tuple[np.ndarr
 
 def _reason(path: Path, error: Exception) -> str:
     if not path.exists():
-        return "there is no such file"
+        return "no such file"
     if isinstance(error, UserError):  # the text names the file
         return str(error).removeprefix(f"{path} ")
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     if isinstance(error, Image.DecompressionBombError):
-        return f"more than {MOST_PIXELS:,} pixels"
+        return f"more than {MAX_PIXELS:,} pixels"
     if isinstance(error, Image.UnidentifiedImageError):
-        return f"no {', '.join(FORMATS[:-1])} or {FORMATS[-1]} image" if path.stat().st_size else "the file is empty"
+        return f"not a {', '.join(FORMATS[:-1])} or {FORMATS[-1]} image" if path.stat().st_size else "the file is empty"
     return f"damaged ({(str(error).splitlines() or [type(error).__name__])[0]})"
 
 
 def to_array(image: Image.Image, size: int, *, fit: str = "crop", background: str = "white") -> np.ndarray:
-    """Any image as uint8 [3, size, size]: what is transparent shows the background.
+    """Any image as uint8 [3, size, size], transparency over the background.
 
-    fit: "crop" takes the square in the middle, "squash" the whole. An image of that size keeps its pixels.
+    fit: "crop" takes the central square, "squash" the whole image. An image of that size is not changed.
     """
     rgb = to_rgb(image, background)
     side = min(rgb.size)
     left, top = (rgb.width - side) // 2, (rgb.height - side) // 2
     box = (left, top, left + side, top + side) if fit == "crop" else None
-    # Bilinear over the whole area that a new pixel covers, as torchvision does with antialias=True.
+    # Bilinear with antialiasing, as torchvision with antialias=True.
     small = rgb.resize((size, size), Image.Resampling.BILINEAR, box)
     return np.ascontiguousarray(np.asarray(small).transpose(2, 0, 1))
 
 
 def to_rgb(image: Image.Image, background: str = "white") -> Image.Image:
-    """The image in 8-bit RGB: 16-bit grey scaled, not clipped; transparency over the background."""
+    """The image in 8-bit RGB: 16-bit grey is scaled, not clipped; transparency goes over the background."""
     if image.mode.startswith("I"):  # I;16, and I where Pillow widens 16 bits to 32
         image = Image.fromarray((np.asarray(image).clip(0, 65535) / 257).round().astype(np.uint8))
     if not image.has_transparency_data:
@@ -116,8 +116,8 @@ def to_rgb(image: Image.Image, background: str = "white") -> Image.Image:
 
 
 def check_background(color: str) -> None:
-    """Raise UserError for what Pillow does not know as a colour."""
+    """Raise UserError for a colour that Pillow does not know."""
     try:
         ImageColor.getrgb(color)
     except ValueError:
-        raise UserError(f"background={color}: no colour; give a name such as white, or #rrggbb") from None
+        raise UserError(f"background={color}: not a colour; give a name such as white, or #rrggbb") from None

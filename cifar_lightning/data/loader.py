@@ -1,4 +1,4 @@
-"""What both ways to training batches share: the order of an epoch, the slice of each process, the place to resume."""
+"""The base of both training loaders: the order of an epoch, each process's slice of it, and resuming in mid-epoch."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
@@ -16,7 +16,7 @@ Batch = tuple[Tensor, Tensor]
 
 @dataclass(frozen=True)
 class Split:
-    """Images uint8 [N, 3, 32, 32] and labels int64 [N] of one part (training, validation or test)."""
+    """Images uint8 [N, C, H, W] and labels int64 [N] of the training, validation or test split."""
 
     images: Tensor
     labels: Tensor
@@ -29,12 +29,12 @@ class Split:
 
 
 def epoch_generator(seed: int, epoch: int) -> torch.Generator:
-    """A CPU generator that depends on nothing but (seed, epoch): any epoch can be repeated without those before it."""
+    """A CPU generator seeded by (seed, epoch) alone, so that any epoch can be repeated without the ones before."""
     return _generator(seed, epoch)
 
 
 def run_generator(seed: int) -> torch.Generator:
-    """A CPU generator for what holds for all epochs, unlike those of the epochs."""
+    """A CPU generator for draws that hold for all epochs, different from every epoch's."""
     return _generator(seed, 0, 1)  # [seed] alone would be [seed, 0], the first epoch's
 
 
@@ -45,21 +45,21 @@ def _generator(*entropy: int) -> torch.Generator:
 
 def check_batch_size(batch_size: int, n: int, world_size: int = 1) -> None:
     if not isinstance(batch_size, int) or batch_size < 1:
-        raise UserError(f"data.batch_size={batch_size!r} must be a whole number of at least 1.")
+        raise UserError(f"data.batch_size={batch_size!r} must be an integer of at least 1.")
     if batch_size * world_size > n:
         each = f" on each of {world_size} processes" if world_size > 1 else ""
         raise UserError(
-            f"data.batch_size={batch_size}{each} is more than the training part has: {n:,} images. "
-            f"Choose at most {n // world_size:,}."
+            f"data.batch_size={batch_size}{each} is more than the {n:,} images of the training split: choose at most "
+            f"{n // world_size:,}"
         )
 
 
 class TrainingLoader(ABC):
     """Batches of the current epoch, resumable in mid-epoch (Lightning saves and restores `state_dict`).
 
-    A global batch is `batch_size * world_size` consecutive positions of the epoch's order; each process takes its
-    slice of it. So order and draws depend neither on the batch size nor on the number of processes. The last global
-    batch may be smaller, then it is dealt out evenly; fewer images than processes join the batch before.
+    A global batch is `batch_size * world_size` consecutive positions of the epoch's order, of which each process takes
+    its slice, so that order and draws depend neither on the batch size nor on the number of processes. A smaller last
+    batch is divided evenly; with fewer images than processes, they are added to the batch before.
     """
 
     def __init__(
@@ -85,7 +85,7 @@ class TrainingLoader(ABC):
         self.drop_last = drop_last
         self.rank = rank
         self.world_size = world_size
-        self.take: Callable[[Batch], bool] = lambda batch: False  # asked whether it keeps a batch for itself
+        self.take: Callable[[Batch], bool] = lambda batch: False  # returns True to take a batch out of the loop
         self._epoch = 0
         self._position = 0
         self._restored: dict[str, Any] | None = None
@@ -99,8 +99,8 @@ class TrainingLoader(ABC):
         return full if self.drop_last or rest < self.world_size else full + 1
 
     def __iter__(self) -> Iterator[Batch]:
-        # A generator: the epoch is asked for at the first batch. Lightning makes the iterator of a resumed run before
-        # it has put its epoch counter right (FitLoop.setup_data comes before FitLoop.reset).
+        # A generator, so that the epoch is read at the first batch: Lightning creates the iterator of a resumed run
+        # before it restores its epoch counter (FitLoop.setup_data comes before FitLoop.reset).
         self._epoch = self.current_epoch()
         self._position = self._first_batch()
         for batch in self.batches(self._epoch, self._position):
@@ -109,10 +109,7 @@ class TrainingLoader(ABC):
                 yield batch
 
     def state_dict(self) -> dict[str, Any]:
-        """The epoch and the number of its batches that are done with, plain numbers.
-
-        Handed out is not done: a run that is interrupted within a step repeats that step. `batches_trained` tells.
-        """
+        """The epoch and the number of its batches that were trained on (not only handed out), as plain integers."""
         if self._restored is not None:
             return self._restored
         position = min(self._position, self.batches_trained()) if self.batches_trained else self._position
@@ -127,7 +124,7 @@ class TrainingLoader(ABC):
         return torch.randperm(n, generator=generator) if self.shuffle else torch.arange(n)
 
     def bounds(self, batch: int) -> tuple[int, int]:
-        """Where this process's slice of a global batch begins and ends among the epoch's positions."""
+        """Start and end of this process's slice of a global batch, as positions in the epoch."""
         begin = batch * self._global_batch
         is_rest = batch == len(self) - 1 and not self.drop_last
         end = len(self.split) if is_rest else begin + self._global_batch
@@ -142,13 +139,13 @@ class TrainingLoader(ABC):
     def _first_batch(self) -> int:
         state, self._restored = self._restored, None
         if state is None or state["epoch"] != self._epoch:
-            # The checkpoint is from the end of an epoch (perhaps a shortened one), and this is the next.
+            # The checkpoint is from the end of an epoch (perhaps a limited one), and this is the next.
             return 0
         if state["position"] > 0 and state["global_batch_size"] != self._global_batch:
             raise UserError(
-                f"the checkpoint was written in mid-epoch with {state['global_batch_size']} images a step over all "
-                f"processes, now it would be {self._global_batch}. Resume with the same data.batch_size and number "
-                "of processes, or from a checkpoint of an epoch's end."
+                f"the checkpoint was written in mid-epoch with {state['global_batch_size']} images per step over all "
+                f"processes, but now there would be {self._global_batch}. Resume with the same data.batch_size and "
+                "number of processes, or from a checkpoint at the end of an epoch."
             )
-        # All of them: under max_steps, Lightning asks a finished epoch for one more batch. It gets none.
+        # May be all of them: with max_steps Lightning asks a finished epoch for one more batch, and gets none.
         return state["position"]

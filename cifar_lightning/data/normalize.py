@@ -1,25 +1,24 @@
-"""Mean and standard deviation by which the network's side normalizes images in [0, 1]."""
+"""The mean and standard deviation for normalizing images in [0, 1]."""
+
+from typing import Literal
 
 import torch
 from torch import Tensor
 
-from cifar_lightning.errors import UserError
-
+Normalization = Literal["none", "half", "channel", "imagenet"]
 Channels = tuple[float, float, float]
 
 IMAGENET_MEAN: Channels = (0.485, 0.456, 0.406)
 IMAGENET_STD: Channels = (0.229, 0.224, 0.225)
 
-CHOICES = ("none", "half", "channel", "imagenet")
-
 
 def normalization(
-    name: str, images: Tensor, channel: tuple[Channels, Channels] | None = None
+    name: Normalization, images: Tensor, channel: tuple[Channels, Channels] | None = None
 ) -> tuple[Channels, Channels]:
-    """(mean, standard deviation) of each channel; `channel`: the data set's own, measured on `images` where unknown.
+    """(mean, standard deviation) of each channel.
 
-    images: uint8 [N, 3, H, W]. none leaves [0, 1] as it is, half gives [-1, 1], imagenet is what pretrained weights
-    expect.
+    none keeps [0, 1], half gives [-1, 1], imagenet is what pretrained weights expect, channel the data set's own,
+    measured on `images`, uint8 [N, 3, H, W], where unknown.
     """
     if name == "none":
         return (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
@@ -27,9 +26,7 @@ def normalization(
         return (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
     if name == "imagenet":
         return IMAGENET_MEAN, IMAGENET_STD
-    if name == "channel":
-        return channel or measured(images)
-    raise UserError(f"data.normalize={name} is none of the choices: {', '.join(CHOICES)}.")
+    return channel or measured(images)
 
 
 def measured(images: Tensor) -> tuple[Channels, Channels]:

@@ -1,4 +1,4 @@
-"""A LightningDataModule of the user's own: what a run asks of its data, as far as the module doesn't say it itself."""
+"""Adapt the user's own LightningDataModule: add the attributes that a run needs and the module lacks."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -13,9 +13,9 @@ from cifar_lightning.errors import UserError
 def adopted(datamodule: L.LightningDataModule) -> Any:
     """The data module, set up, with the attributes of `ImageDataModule` that it lacks.
 
-    It has to have a `train_dataloader` and a `test_dataloader` of (images [B, C, H, W], labels [B]); a
-    `val_dataloader` if there is a validation. Images that are floating point count as normalized already. One pass
-    over each loader counts classes and images. Raises UserError for batches of another kind.
+    It needs a `train_dataloader` and a `test_dataloader` of (images [B, C, H, W], labels [B]), and a `val_dataloader`
+    for validation. Floating-point images are taken as normalized. One pass over each loader counts images and classes.
+    Raises UserError for other batches.
     """
     datamodule.prepare_data()
     datamodule.setup("fit")
@@ -25,7 +25,7 @@ def adopted(datamodule: L.LightningDataModule) -> Any:
         split: joined(loader(datamodule, split), f"{name}.{split}_dataloader") for split in ("train", "val", "test")
     }
     if not len(found["train"]):
-        raise UserError(f"data._target_={name}: its train_dataloader gives no images")
+        raise UserError(f"data._target_={name}: its train_dataloader yields no images")
     channels = found["train"].images.shape[1]
     classes = getattr(datamodule, "num_classes", None) or int(found["train"].labels.max()) + 1
     defaults = {
@@ -51,7 +51,7 @@ def loader(datamodule: L.LightningDataModule, split: str) -> Iterable[Any]:
     if own is getattr(L.LightningDataModule, f"{split}_dataloader"):
         if split == "val":
             return []
-        raise UserError(f"data._target_={type(datamodule).__name__}: it has no {split}_dataloader")
+        raise UserError(f"data._target_={type(datamodule).__name__} has no {split}_dataloader")
     return getattr(datamodule, f"{split}_dataloader")() or []
 
 
@@ -68,7 +68,7 @@ def joined(batches: Iterable[Any], name: str) -> Split:
 
 
 def as_bytes(images: torch.Tensor) -> torch.Tensor:
-    """Images to look at, uint8: normalized ones are stretched from their least to their greatest value."""
+    """Images for display, uint8: normalized ones are stretched from their minimum to their maximum."""
     if images.dtype == torch.uint8:
         return images
     low, high = images.min(), images.max()

@@ -1,6 +1,6 @@
-"""The data sets: all that is known of each without reading it. A new one is an entry here and the module that reads it.
+"""The data sets: all that is known of each without reading it. A new one is an entry here and a module that reads it.
 
-Needs no torch, so that configs are checked and data fetched before it is imported.
+Needs no torch, so that configs are checked and data downloaded before it is imported.
 """
 
 from dataclasses import dataclass
@@ -8,24 +8,26 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from cifar_lightning.data.official import CIFAR10, Official
+
 
 @dataclass(frozen=True)
 class DataSet:
     """What is known of a data set.
 
-    reader: the module whose `read(source)` gives the images and labels (parts.py). One that has files on disk also
-    has `fetch(root, verify)`, which finds or downloads them, and names them in `files`, relative to `data.root`.
+    reader: the module of this package whose `read(source, official)` returns its `Arrays`.
     mean, std: of each channel in [0, 1] over the training images; None where they are measured.
+    official: its files, where it has any to be found or downloaded.
     """
 
     reader: str
     classes: int
     image_shape: tuple[int, int, int]  # channels, height, width
-    train_images: int  # training and validation split together
+    train_images: int  # before the validation split
     test_images: int
     mean: tuple[float, float, float] | None = None
     std: tuple[float, float, float] | None = None
-    files: tuple[str, ...] = ()
+    official: Official | None = None
 
     @property
     def channel(self) -> tuple[tuple[float, float, float], tuple[float, float, float]] | None:
@@ -38,7 +40,7 @@ class DataSet:
 
 SETS = {
     "cifar10": DataSet(
-        reader="cifar10",
+        reader="cifar",
         classes=10,
         image_shape=(3, 32, 32),
         train_images=50_000,
@@ -46,7 +48,7 @@ SETS = {
         # The often-copied standard deviations (0.2023, 0.1994, 0.2010) are means of those of single images.
         mean=(0.4914, 0.4822, 0.4465),
         std=(0.2470, 0.2435, 0.2616),
-        files=("cifar-10-batches-py", "cifar-10-python.tar.gz"),
+        official=CIFAR10,
     ),
     "digits": DataSet(
         reader="digits", classes=10, image_shape=(3, 32, 32), train_images=1_437, test_images=360
@@ -55,6 +57,9 @@ SETS = {
 
 
 def fetch(name: str, root: str, verify: bool) -> None:
-    """Find or download the files of a set that has any. Raises UserError where they can't be had."""
-    if name in SETS and SETS[name].files:
-        SETS[name].module().fetch(Path(root), verify)
+    """Find or download the official files of a data set. Raises UserError where they can't be had."""
+    official = SETS[name].official if name in SETS else None
+    if official:
+        from cifar_lightning.data.download import find_or_download
+
+        find_or_download(official, Path(root), verify)

@@ -1,4 +1,4 @@
-"""Batches made image by image in `DataLoader` workers, by any `torchvision.transforms.v2`."""
+"""Batches transformed image by image in `DataLoader` workers, by any `torchvision.transforms.v2`."""
 
 import os
 import random
@@ -18,11 +18,11 @@ Transform = Callable[[Any], Any]
 
 
 class WorkerLoader(TrainingLoader):
-    """Training batches whose images went through `transforms` one by one, on the CPU.
+    """Training batches whose images go through `transforms` one by one, on the CPU.
 
-    The order is the device pipeline's. The randomness of an image is seeded by (seed, epoch, index): it depends
-    neither on the number of workers nor on the images before it, and the global generators of torch, NumPy and
-    Python are left in the main process as they were.
+    The order is that of DeviceLoader. An image's randomness is seeded by (seed, epoch, index), so it depends neither
+    on the number of workers nor on other images. The main process's global generators of torch, NumPy and Python are
+    not changed.
     """
 
     def __init__(
@@ -45,7 +45,7 @@ class WorkerLoader(TrainingLoader):
             num_workers=workers,
             pin_memory=pin_memory,
             persistent_workers=persistent_workers and workers > 0,
-            generator=torch.Generator(),  # else each epoch would draw a seed from the global one
+            generator=torch.Generator(),  # otherwise each epoch would draw a seed from the global one
         )
 
     def batches(self, epoch: int, first: int) -> Iterator[Batch]:
@@ -57,12 +57,12 @@ class WorkerLoader(TrainingLoader):
         yield from self._loader
 
     def close(self) -> None:
-        """End the workers; the next epoch would start them again."""
+        """Stop the workers; another epoch would start them again."""
         self._loader._iterator = None
 
 
 class _TransformedImages(Dataset[Batch]):
-    """Asked for by (index, seed), so that workers need no state of their own."""
+    """Indexed by (index, seed), so that workers are stateless."""
 
     def __init__(self, split: Split, transforms: Sequence[Transform]) -> None:
         self.split = split
@@ -80,13 +80,13 @@ class _TransformedImages(Dataset[Batch]):
         image = self.split.images[index]
         for transform in self.transforms:
             image = transform(image)
-        # A plain tensor, whether the last transform gave a tensor, a torchvision Image or a PIL one.
+        # A plain tensor, whether the last transform returned a tensor, a torchvision Image or a PIL image.
         return image.as_subclass(Tensor) if isinstance(image, Tensor) else pil_to_tensor(image)
 
 
 @contextmanager
 def _global_generators_restored() -> Iterator[None]:
-    """With 0 workers the transforms run in the main process. (Once a batch: it takes 0.1 ms.)"""
+    """With 0 workers the transforms run in the main process. Once per batch, as it takes 0.1 ms."""
     states = torch.get_rng_state(), np.random.get_state(), random.getstate()
     try:
         yield

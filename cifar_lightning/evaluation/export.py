@@ -17,8 +17,8 @@ from torch import Tensor, nn
 import cifar_lightning
 from cifar_lightning.checkpoints.load import find_root, load_classifier, load_data
 from cifar_lightning.checkpoints.read import read_checkpoint
-from cifar_lightning.data.archive import FOLDER
 from cifar_lightning.data.digits import load_digits
+from cifar_lightning.data.sets import SETS
 from cifar_lightning.errors import UserError
 from cifar_lightning.evaluation.inference import Classifier
 from cifar_lightning.reporting.files import atomic_path
@@ -169,7 +169,8 @@ def write_weights(checkpoint: Path, path: Path, notes: Mapping[str, Any]) -> Non
 def sample_images(config: Mapping[str, Any], root: str | None, checkpoint: Path) -> tuple[Tensor, str]:
     """Some test images of the checkpoint's data, where they lie ready, else of the digits; and what they are."""
     root = root or find_root(config, checkpoint)
-    if config["data"].get("name") != "digits" and root and Path(root, FOLDER).is_dir():
+    official = SETS[config["data"]["name"]].official if config["data"].get("name") in SETS else None
+    if official and root and Path(root, official.folder).is_dir():
         with suppress(UserError):  # damaged ones are no reason not to export
-            return load_data(config, root).test.images[:CHECKED_IMAGES], "images of CIFAR-10's test set"
+            return load_data(config, root).test.images[:CHECKED_IMAGES], f"images of {official.title}'s test set"
     return torch.from_numpy(load_digits().test.images[:CHECKED_IMAGES]), "images of handwritten digits"

@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, get_args
 
 import lightning as L
 import torch
@@ -10,13 +10,13 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 
 from cifar_lightning.callbacks.progress import ProgressBar
-from cifar_lightning.config.rules import PRECISIONS
 from cifar_lightning.data.datamodule import ImageDataModule
 from cifar_lightning.data.device_loader import EvaluationLoader
 from cifar_lightning.data.loader import Split
 from cifar_lightning.errors import UserError, first_line
 from cifar_lightning.training.classifier import ImageClassifier
-from cifar_lightning.training.precision import resolve_precision
+from cifar_lightning.training.precision import Precision, resolve_precision
+from cifar_lightning.training.tta import TTA
 
 
 def chosen_split(datamodule: ImageDataModule, name: str, class_names: Sequence[str]) -> Split:
@@ -50,8 +50,8 @@ def build_evaluator(config: dict[str, Any], accelerator: str = "auto", precision
     Raises UserError for what this machine does not have.
     """
     precision = precision or config.get("trainer", {}).get("precision", "32-true")
-    if precision not in PRECISIONS:
-        raise UserError(f"precision={precision}: choose from {', '.join(dict.fromkeys(map(str, PRECISIONS)))}")
+    if precision not in get_args(Precision):
+        raise UserError(f"precision={precision}: choose from {', '.join(dict.fromkeys(map(str, get_args(Precision))))}")
     on_terminal = sys.stdout.isatty()
     try:
         return L.Trainer(
@@ -68,7 +68,7 @@ def build_evaluator(config: dict[str, Any], accelerator: str = "auto", precision
         raise UserError(f"{first_line(error)} (precision=32-true works everywhere)") from error
 
 
-def test_logits(trainer: L.Trainer, classifier: ImageClassifier, split: Split, batch_size: int, tta: str) -> Tensor:
+def test_logits(trainer: L.Trainer, classifier: ImageClassifier, split: Split, batch_size: int, tta: TTA) -> Tensor:
     """The logits [N, K] of a split's images, in its order, as a run's test stage has them."""
     torch.set_flush_denormal(True)  # as in training
     classifier.test_tta = tta

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from torch import Tensor, nn
 
 from cifar_lightning.errors import UserError
-from cifar_lightning.models.initialization import initialize
+from cifar_lightning.models.initialization import Init, initialize
 
 
 class AlexNet(nn.Module):
@@ -23,7 +23,7 @@ class AlexNet(nn.Module):
         self,
         *,
         activation: Callable[[], nn.Module] = nn.ReLU,
-        init: str = "default",
+        init: Init = "default",
         num_classes: int = 10,
         input_size: int = 32,
     ) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from torch import Tensor, nn
 
 from cifar_lightning.errors import UserError
-from cifar_lightning.models.initialization import initialize
+from cifar_lightning.models.initialization import Init, initialize
 
 # After pooling by 2 they have a quarter of the values to go through: a tenth of the time of a step of lenet3 on a CPU.
 NEVER_FALLING = (nn.ReLU, nn.LeakyReLU, nn.ELU, nn.SELU, nn.Tanh, nn.Sigmoid, nn.Softplus, nn.Identity)
@@ -38,7 +38,7 @@ class ConvNet(nn.Module):
         dropout: float = 0.0,
         activation: Callable[[], nn.Module] = nn.ReLU,
         hidden_activation: Callable[[], nn.Module] | None = None,
-        init: str = "default",
+        init: Init = "default",
         num_classes: int = 10,
         in_channels: int = 3,
         input_size: int = 32,

@@ -6,14 +6,17 @@ filters of a convolution pass its input channels on (Zagoruyko and Komodakis 201
 and `tutorial` set biases to 0 and leave norms at weight 1, bias 0.
 """
 
-import difflib
 from collections.abc import Callable
 from functools import partial
+from typing import Literal
 
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from cifar_lightning.errors import UserError
+Init = Literal[
+    "default", "xavier_uniform", "xavier_normal", "kaiming_uniform", "kaiming_normal", "lecun_normal", "orthogonal",
+    "dirac", "tutorial",
+]  # fmt: skip
 
 
 def _dirac(weight: Tensor) -> Tensor:
@@ -22,7 +25,7 @@ def _dirac(weight: Tensor) -> Tensor:
     return weight
 
 
-_WEIGHTS: dict[str, Callable[[Tensor], Tensor]] = {
+_WEIGHTS: dict[Init, Callable[[Tensor], Tensor]] = {
     "xavier_uniform": nn.init.xavier_uniform_,
     "xavier_normal": nn.init.xavier_normal_,
     "kaiming_uniform": partial(nn.init.kaiming_uniform_, nonlinearity="relu"),
@@ -31,15 +34,10 @@ _WEIGHTS: dict[str, Callable[[Tensor], Tensor]] = {
     "orthogonal": nn.init.orthogonal_,
     "dirac": _dirac,
 }
-INITS = ("default", *_WEIGHTS, "tutorial")
 
 
-def initialize(network: nn.Module, init: str) -> None:
+def initialize(network: nn.Module, init: Init) -> None:
     """Initialise all convolutions and linear layers of `network`; `default` keeps what torch gave them."""
-    if init not in INITS:
-        near = difflib.get_close_matches(init, INITS, n=1)
-        hint = f" Did you mean {near[0]}?" if near else ""
-        raise UserError(f"model.init={init} is not an initialisation.{hint} Choices: {', '.join(INITS)}.")
     if init == "default":
         return
     for module in network.modules():

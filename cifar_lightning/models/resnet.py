@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 
 from torch import Tensor, nn
 
-from cifar_lightning.models.initialization import initialize
+from cifar_lightning.models.initialization import Init, initialize
 
 
 class ResNet(nn.Module):
@@ -29,7 +29,7 @@ class ResNet(nn.Module):
         widths: Sequence[int],
         blocks: int = 2,
         activation: Callable[[], nn.Module] = nn.ReLU,
-        init: str = "default",
+        init: Init = "default",
         num_classes: int = 10,
     ) -> None:
         super().__init__()

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import conv2d
 
-from cifar_lightning.models.initialization import initialize
+from cifar_lightning.models.initialization import Init, initialize
 from cifar_lightning.models.whitening import whitening_filters
 
 SILENT = 1e-2  # responses that vary have a deviation of 1, or less where the patches vary little
@@ -37,7 +37,7 @@ class SpeedNet(nn.Module):
         logit_scale: float | None = None,
         norm_momentum: float = 0.4,
         activation: Callable[[], nn.Module] = nn.GELU,
-        init: str = "dirac",
+        init: Init = "dirac",
         num_classes: int = 10,
     ) -> None:
         super().__init__()

@@ -4,7 +4,7 @@ The networks, their papers and their results on ImageNet: pytorch.org/vision/sta
 70.31 % on CIFAR-10 for `resnet18` with its ImageNet stem after 3 epochs.
 """
 
-from typing import Any
+from typing import Any, Literal
 
 import torchvision.models
 from torch import Tensor, nn
@@ -31,17 +31,15 @@ class TorchvisionClassifier(nn.Module):
         self,
         *,
         name: str,
-        stem: str = "imagenet",
+        stem: Literal["imagenet", "cifar"] = "imagenet",
         image_size: int | None = None,
         pretrained: bool = False,
-        freeze: str = "none",
+        freeze: Literal["none", "all_but_head", "all_but_last_stage"] = "none",
         dropout: float | None = None,
         num_classes: int = 10,
         input_size: int = 32,
     ) -> None:
         super().__init__()
-        _check("stem", stem, ("imagenet", "cifar"))
-        _check("freeze", freeze, ("none", "all_but_head", "all_but_last_stage"))
         family = family_of(name)
         size = image_size or input_size
         family.check_size(name, size)
@@ -90,11 +88,6 @@ class TorchvisionClassifier(nn.Module):
             return [(1.0, out)]
         main, *auxiliary = out
         return [(1.0, main), *((self.aux_weight, logits) for logits in auxiliary if logits is not None)]
-
-
-def _check(key: str, value: str, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        raise UserError(f"model.{key}={value}: choose from {', '.join(choices)}")
 
 
 def _last_layer(module: nn.Module) -> nn.Module:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from torch import Tensor, nn
 
 from cifar_lightning.errors import UserError
-from cifar_lightning.models.initialization import initialize
+from cifar_lightning.models.initialization import Init, initialize
 
 
 class WideResNet(nn.Module):
@@ -29,7 +29,7 @@ class WideResNet(nn.Module):
         widen_factor: int = 10,
         dropout: float = 0.0,
         activation: Callable[[], nn.Module] = nn.ReLU,
-        init: str = "default",
+        init: Init = "default",
         num_classes: int = 10,
     ) -> None:
         super().__init__()

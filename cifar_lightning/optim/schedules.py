@@ -24,6 +24,7 @@ from cifar_lightning.config.compose import best_is, instantiate
 from cifar_lightning.config.monitors import METRICS
 from cifar_lightning.errors import UserError
 
+Interval = Literal["step", "epoch"]
 Factor = Callable[[int, float], float]  # of the learning rate, in step n of so many
 Schedulers = list[dict[str, Any]]
 
@@ -48,7 +49,7 @@ def training_length(trainer: Trainer) -> tuple[float, float]:
 
 
 def constant(
-    optimizer: Optimizer, *, steps: float, steps_per_epoch: float, warmup_epochs: float = 0, interval: str = "step"
+    optimizer: Optimizer, *, steps: float, steps_per_epoch: float, warmup_epochs: float = 0, interval: Interval = "step"
 ) -> Schedulers:
     """The learning rate as given, after a warm-up if any."""
     warmup = _warmup(warmup_epochs, interval, steps_per_epoch)
@@ -63,7 +64,7 @@ def cosine(
     steps_per_epoch: float,
     warmup_epochs: float = 0,
     end_factor: float = 0.0,
-    interval: str = "step",
+    interval: Interval = "step",
 ) -> Schedulers:
     """Half a cosine from the learning rate to `end_factor` of it (Loshchilov and Hutter 2017, without restarts)."""
     warmup, total = _lengths("cosine", steps, steps_per_epoch, warmup_epochs, interval)
@@ -81,7 +82,7 @@ def linear(
     steps_per_epoch: float,
     warmup_epochs: float = 0,
     end_factor: float = 0.0,
-    interval: str = "step",
+    interval: Interval = "step",
 ) -> Schedulers:
     """A straight line from the learning rate to `end_factor` of it."""
     warmup, total = _lengths("linear", steps, steps_per_epoch, warmup_epochs, interval)
@@ -100,7 +101,7 @@ def multistep(
     milestones: Sequence[float] = (0.5, 0.75),
     gamma: float = 0.1,
     warmup_epochs: float = 0,
-    interval: str = "step",
+    interval: Interval = "step",
 ) -> Schedulers:
     """The learning rate times `gamma` at each milestone: an epoch (1, 2, …), or a share of the training (0.5)."""
     warmup, total = _lengths("multistep", steps, steps_per_epoch, warmup_epochs, interval)

@@ -18,7 +18,7 @@ from cifar_lightning.training import lightning_internals, resuming
 from cifar_lightning.training.losses import CrossEntropy, loss_and_mean
 from cifar_lightning.training.memory_format import memory_format
 from cifar_lightning.training.metrics import Sums, check_outputs, test_metrics
-from cifar_lightning.training.tta import averaged_logits
+from cifar_lightning.training.tta import TTA, averaged_logits
 
 log = logging.getLogger(__name__)
 
@@ -50,7 +50,7 @@ class ImageClassifier(L.LightningModule):
         config: dict[str, Any],
         image_shape: Sequence[int] | None = None,
         loss: nn.Module | None = None,
-        test_tta: str = "none",
+        test_tta: TTA = "none",
         compile: bool = False,
         channels_last: bool = True,
     ) -> None:
@@ -239,7 +239,7 @@ class ImageClassifier(L.LightningModule):
         datamodule = self.trainer.datamodule  # type: ignore[attr-defined]
         if not (self.trainer.enable_validation and getattr(datamodule, "has_validation", True)):
             raise UserError(
-                f"scheduler.monitor={monitor} needs a validation part: set data.val_size, or monitor train/loss"
+                f"scheduler.monitor={monitor} needs a validation split: set data.val_size, or monitor train/loss"
             )
 
     # Validation and test

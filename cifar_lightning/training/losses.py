@@ -1,6 +1,7 @@
 """The training loss. Validation and test always report the plain cross entropy."""
 
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +14,10 @@ class CrossEntropy(nn.CrossEntropyLoss):
     """
 
     def __init__(
-        self, label_smoothing: float = 0.0, reduction: str = "mean", weight: Sequence[float] | None = None
+        self,
+        label_smoothing: float = 0.0,
+        reduction: Literal["mean", "sum"] = "mean",
+        weight: Sequence[float] | None = None,
     ) -> None:
         super().__init__(
             weight=None if weight is None else torch.tensor(weight, dtype=torch.float32),

@@ -2,10 +2,17 @@
 
 import logging
 from importlib.util import find_spec
+from typing import Literal
 
 import torch
 
 from cifar_lightning.errors import UserError
+
+# The values of trainer.precision and trainer.accelerator.
+Precision = Literal[
+    "auto", "32-true", "32", 32, "bf16-mixed", "bf16-true", "bf16", "16-mixed", "16-true", "16", 16, "64-true", "64", 64
+]  # fmt: skip
+Accelerator = Literal["auto", "cpu", "gpu", "cuda", "mps", "tpu"]
 
 log = logging.getLogger(__name__)
 

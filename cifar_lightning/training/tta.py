@@ -2,14 +2,17 @@
 
 import math
 from collections.abc import Callable
+from typing import Literal
 
 from torch import Tensor
 from torch.nn.functional import pad
 
+TTA = Literal["none", "flip", "flip_shift", "flip_shift_uncertain"]
+
 UNCERTAIN = 0.25  # share of a batch (github.com/hiverge/cifar10-speedrun)
 
 
-def averaged_logits(network: Callable[[Tensor], Tensor], images: Tensor, tta: str) -> tuple[Tensor, Tensor]:
+def averaged_logits(network: Callable[[Tensor], Tensor], images: Tensor, tta: TTA) -> tuple[Tensor, Tensor]:
     """The mean logits [N, K] over the views of each image, and the logits of the images as they are; both float32.
 
     flip_shift_uncertain: the mean over flip_shift's views for the quarter of the images whose largest probability is
@@ -26,7 +29,7 @@ def averaged_logits(network: Callable[[Tensor], Tensor], images: Tensor, tta: st
     return sum(weight * logits for weight, logits in weighted), weighted[0][1]  # type: ignore[return-value]
 
 
-def views(images: Tensor, tta: str) -> list[tuple[float, Tensor]]:
+def views(images: Tensor, tta: TTA) -> list[tuple[float, Tensor]]:
     """Each view of floating-point images [N, C, H, W] with its weight, the images themselves first; these add up to 1.
 
     flip: the image and its mirror image. flip_shift: half of the weight on these two, half on both shifted by one pixel
@@ -36,8 +39,6 @@ def views(images: Tensor, tta: str) -> list[tuple[float, Tensor]]:
         return [(1.0, images)]
     if tta == "flip":
         return [(0.5, images), (0.5, images.flip(-1))]
-    if tta != "flip_shift":
-        raise ValueError(f"tta={tta} is none of none, flip, flip_shift")
     height, width = images.shape[-2:]
     padded = pad(images, (1, 1, 1, 1), mode="reflect")
     shifted = [padded[..., :height, :width], padded[..., 2:, 2:]]

@@ -105,7 +105,7 @@ def test_layers_of_torch_and_networks_of_this_package_may_be_built(target):
         "cifar_lightning.models.convnet.nn.Linear",
         "cifar_lightning.models.no_such_module.Net",
         "cifar_lightning.models..convnet.ConvNet",
-        "cifar_lightning.data.download.fetch_cifar10",
+        "cifar_lightning.data.download.find_or_download",
         "hydra.utils.instantiate",
         "",
         None,

@@ -13,7 +13,7 @@ from cifar_lightning.commands import data
 from cifar_lightning.data.check import repeats
 from cifar_lightning.data.datamodule import ImageDataModule
 from cifar_lightning.data.digits import load_digits
-from cifar_lightning.data.split import stratified_split
+from cifar_lightning.data.stratified_split import stratified_split
 
 FOLDER = "cifar-10-batches-py"
 
@@ -116,8 +116,8 @@ def test_without_validation_part_there_is_none_to_compare(capsys):
 
 def test_a_split_that_deals_an_image_twice_fails_the_check(capsys, monkeypatch):
     overlapping = lambda labels, *_, **__: (np.arange(100), np.arange(90, 110))  # noqa: E731
-    monkeypatch.setattr("cifar_lightning.data.parts.stratified_split", overlapping)
-    monkeypatch.setattr("cifar_lightning.data.parts._latest", None)
+    monkeypatch.setattr("cifar_lightning.data.splits.stratified_split", overlapping)
+    monkeypatch.setattr("cifar_lightning.data.splits._latest", None)
     code, _, err = checked(capsys, "data=digits")
     assert (code, err) == (1, "error: the split leaks: 10 images are in training and in validation\n")
 

@@ -143,7 +143,7 @@ def test_the_command_refuses_it_in_one_line(command, key):
         ("model=cnn2 model.dropout=2", "dropout probability has to be between 0 and 1, but got 2"),
         ("augmentation=flip augmentation.transforms.flip.p=2", "augmentation.transforms.flip: HorizontalFlip: p=2"),
         ("augmentation=cutmix augmentation.transforms.cutmix.alpha=-1", "augmentation.transforms.cutmix: "),
-        ("augmentation=flip augmentation.pipeline=worker", "augmentation.pipeline=worker needs transforms with a call"),
+        ("augmentation=flip augmentation.pipeline=worker", "pipeline=worker needs transforms that can be called"),
         ("augmentation=flip augmentation.pipeline=gpu", "augmentation.pipeline=gpu"),
         ("optimizer=torch optimizer.name=Adamm", "torch.optim.Adamm"),
         ("optimizer._target_=os.getpid", "os.getpid"),

@@ -1,7 +1,6 @@
 from cifar_lightning.config.checks import compose_checked
 from cifar_lightning.config.hints import all_keys, plain_or_raw
-from cifar_lightning.config.rules import INITS, RULES
-from cifar_lightning.models import initialization
+from cifar_lightning.config.rules import RULES
 
 
 def test_every_rule_is_about_a_key_that_some_choice_has():
@@ -17,7 +16,3 @@ def test_every_rule_is_about_a_key_that_some_choice_has():
     for overrides in ([], *([choice] for choice in choices)):
         known |= set(all_keys(plain_or_raw(compose_checked(overrides))))
     assert set(RULES) <= known
-
-
-def test_initialisations_are_those_that_exist():
-    assert set(INITS) == set(initialization.INITS)

@@ -1,11 +1,12 @@
 """A small archive that counts as the official one."""
 
+from dataclasses import replace
+
 import pytest
 from helpers.official_format import write_cifar
-from helpers.packing import pack
+from helpers.packing import ARCHIVE, FOLDER, pack
 
-from cifar_lightning.data import archive as archives
-from cifar_lightning.data.archive import ARCHIVE, FOLDER, sum_of
+from cifar_lightning.data.official import CIFAR10, checksum
 
 
 @pytest.fixture(scope="session")
@@ -17,10 +18,15 @@ def packed(tmp_path_factory):
 
 
 @pytest.fixture
-def official(packed, monkeypatch):
-    """The small archive's bytes, in the place of the official ones."""
-    monkeypatch.setattr(archives, "OFFICIAL_ARCHIVE", sum_of(packed))
+def small(packed, monkeypatch):
+    """CIFAR-10 with the small archive as its official one."""
     for name in ("http_proxy", "https_proxy", "all_proxy"):
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.upper(), raising=False)
+    return replace(CIFAR10, archive_checksum=checksum(packed))
+
+
+@pytest.fixture
+def official(packed):
+    """The small archive's bytes."""
     return packed.read_bytes()

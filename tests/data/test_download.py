@@ -1,21 +1,23 @@
 """Fetching CIFAR-10 from a server on loopback that behaves as servers do."""
 
 import logging
+import os
 import re
 import resource
 import subprocess
 import sys
 import textwrap
 import threading
+from contextlib import contextmanager
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
-from helpers.packing import assert_fetched
+from helpers.packing import ARCHIVE, FOLDER, assert_fetched
 
-from cifar_lightning.data import archive as archives
 from cifar_lightning.data import download
-from cifar_lightning.data.archive import ARCHIVE, FOLDER, Sum, sum_of
-from cifar_lightning.data.download import fetch_cifar10
+from cifar_lightning.data.download import find_or_download
+from cifar_lightning.data.official import Checksum
 from cifar_lightning.errors import UserError
 
 PART = f"{ARCHIVE}.part"
@@ -94,92 +96,98 @@ def absent():
     return f"http://127.0.0.1:{server.server_port}/{ARCHIVE}"
 
 
-def test_folder_is_taken_before_the_archive_and_the_archive_before_a_download(tmp_path, official, packed, serve):
+def test_folder_is_taken_before_the_archive_and_the_archive_before_a_download(tmp_path, small, official, packed, serve):
     server = serve(official)
-    assert fetch_cifar10(tmp_path, urls=[server.url]) == tmp_path / FOLDER
+    assert find_or_download(small, tmp_path, urls=[server.url]) == tmp_path / FOLDER
     assert_fetched(tmp_path, packed)
     assert server.ranges == [None]
 
     for path in (tmp_path / FOLDER).iterdir():
         path.unlink()
     (tmp_path / FOLDER).rmdir()
-    fetch_cifar10(tmp_path, urls=[server.url])
+    find_or_download(small, tmp_path, urls=[server.url])
     assert_fetched(tmp_path, packed)
 
     (tmp_path / ARCHIVE).unlink()
-    fetch_cifar10(tmp_path, urls=[server.url])
+    find_or_download(small, tmp_path, urls=[server.url])
     assert server.ranges == [None]
 
 
-def test_cut_connection_is_resumed_where_it_was_cut(tmp_path, official, packed, serve):
+def test_cut_connection_is_resumed_where_it_was_cut(tmp_path, small, official, packed, serve):
     server = serve(official, cut_after=300_000)
-    fetch_cifar10(tmp_path, urls=[server.url])
+    find_or_download(small, tmp_path, urls=[server.url])
     assert_fetched(tmp_path, packed)
     assert server.ranges == [None, *(f"bytes={at}-" for at in range(300_000, len(official), 300_000))]
 
 
-def test_download_of_an_earlier_run_is_resumed(tmp_path, official, packed, serve):
+def test_download_of_an_earlier_run_is_resumed(tmp_path, small, official, packed, serve):
     server = serve(official)
     (tmp_path / PART).write_bytes(official[:123_456])
-    fetch_cifar10(tmp_path, urls=[server.url])
+    find_or_download(small, tmp_path, urls=[server.url])
     assert_fetched(tmp_path, packed)
     assert server.ranges == ["bytes=123456-"]
 
 
-def test_part_that_is_whole_already_is_not_asked_for_again(tmp_path, official, packed, serve):
+def test_part_that_is_whole_already_is_not_asked_for_again(tmp_path, small, official, packed, serve):
     server = serve(official)
     (tmp_path / PART).write_bytes(official)
-    fetch_cifar10(tmp_path, urls=[server.url])
+    find_or_download(small, tmp_path, urls=[server.url])
     assert_fetched(tmp_path, packed)
     assert server.ranges == []
 
 
 @pytest.mark.parametrize("rest", [b"rubbish", b"rubbish" * 500_000])
-def test_part_of_something_else_is_thrown_away(tmp_path, official, packed, serve, rest):
+def test_part_of_something_else_is_thrown_away(tmp_path, small, official, packed, serve, rest):
     server = serve(official)
     (tmp_path / PART).write_bytes(rest)
-    fetch_cifar10(tmp_path, urls=[server.url])
+    find_or_download(small, tmp_path, urls=[server.url])
     assert_fetched(tmp_path, packed)
     assert server.ranges[-1] is None
 
 
-def test_server_that_ignores_range_sends_it_all(tmp_path, official, packed, serve):
+def test_a_pipe_in_the_place_of_the_part_is_refused(tmp_path, small, official, serve):
+    os.mkfifo(tmp_path / PART)
+    with pytest.raises(UserError, match="is a pipe, socket or device"):
+        find_or_download(small, tmp_path, urls=[serve(official).url])
+
+
+def test_server_that_ignores_range_sends_it_all(tmp_path, small, official, packed, serve):
     server = serve(official, honours_range=False)
     (tmp_path / PART).write_bytes(official[:123_456])
-    fetch_cifar10(tmp_path, urls=[server.url])
+    find_or_download(small, tmp_path, urls=[server.url])
     assert_fetched(tmp_path, packed)
     assert server.ranges == ["bytes=123456-"]
 
 
-def test_stalled_server_is_left_for_the_next_which_goes_on(tmp_path, official, packed, serve, monkeypatch, caplog):
+def test_stalled_server_is_left_for_the_next_one(tmp_path, small, official, packed, serve, monkeypatch, caplog):
     monkeypatch.setattr(download, "STALL_SECONDS", 0.5)
     first, second = serve(official, stall_after=200_000), serve(official)
     first.honours_range = False  # its second attempt gets no further
-    fetch_cifar10(tmp_path, urls=[first.url, second.url])
+    find_or_download(small, tmp_path, urls=[first.url, second.url])
     assert_fetched(tmp_path, packed)
     assert second.ranges == ["bytes=200000-"]
     assert "no byte for" in caplog.text
 
 
-def test_slow_server_is_left_for_a_faster_one(tmp_path, official, packed, serve, monkeypatch):
+def test_slow_server_is_left_for_a_faster_one(tmp_path, small, official, packed, serve, monkeypatch):
     monkeypatch.setattr(download, "SLOW_AFTER_SECONDS", 0.3)
     slow, fast = serve(official, bytes_per_second=100_000), serve(official)
-    fetch_cifar10(tmp_path, urls=[slow.url, fast.url])
+    find_or_download(small, tmp_path, urls=[slow.url, fast.url])
     assert_fetched(tmp_path, packed)
     assert int(fast.ranges[0].strip("bytes=-")) >= 20_000
 
 
-def test_where_all_are_slow_the_fastest_is_waited_for(tmp_path, official, packed, serve, monkeypatch):
+def test_where_all_are_slow_the_fastest_is_waited_for(tmp_path, small, official, packed, serve, monkeypatch):
     monkeypatch.setattr(download, "SLOW_AFTER_SECONDS", 0.3)
     monkeypatch.setattr(download, "SLOW_BYTES_PER_SECOND", 10_000_000)
     slow, faster = serve(official, bytes_per_second=100_000), serve(official, bytes_per_second=900_000)
-    fetch_cifar10(tmp_path, urls=[slow.url, faster.url])
+    find_or_download(small, tmp_path, urls=[slow.url, faster.url])
     assert_fetched(tmp_path, packed)
     assert (len(slow.ranges), len(faster.ranges)) == (1, 2)
 
 
 @pytest.mark.parametrize("wrong", ["other bytes", "too few", "too many", "an error"])
-def test_wrong_bytes_are_left_for_the_next_server(tmp_path, official, packed, serve, wrong):
+def test_wrong_bytes_are_left_for_the_next_server(tmp_path, small, official, packed, serve, wrong):
     contents = {
         "other bytes": official[:-1] + b"?",
         "too few": official[:1000],
@@ -187,34 +195,34 @@ def test_wrong_bytes_are_left_for_the_next_server(tmp_path, official, packed, se
         "an error": None,
     }
     bad, good = serve(contents[wrong]), serve(official)
-    fetch_cifar10(tmp_path, urls=[bad.url, good.url])
+    find_or_download(small, tmp_path, urls=[bad.url, good.url])
     assert_fetched(tmp_path, packed)
     assert (bad.ranges, good.ranges) == ([None], [None])
 
 
 def test_archive_of_another_sum_is_accepted_from_ones_own_server_only_unverified(
-    tmp_path, official, packed, serve, monkeypatch
+    tmp_path, small, official, packed, serve, monkeypatch
 ):
-    monkeypatch.setattr(archives, "OFFICIAL_ARCHIVE", Sum(len(official), "0" * 32))
+    small = replace(small, archive_checksum=Checksum(len(official), "0" * 32))
     server = serve(official)
     with pytest.raises(UserError, match="sends other bytes than the official ones"):
-        fetch_cifar10(tmp_path, urls=[server.url])
+        find_or_download(small, tmp_path, urls=[server.url])
     assert not (tmp_path / PART).exists()
-    fetch_cifar10(tmp_path, verify=False, urls=[server.url])
+    find_or_download(small, tmp_path, verify=False, urls=[server.url])
     assert_fetched(tmp_path, packed)
 
 
-def test_without_network_and_files_one_message_says_what_to_do(tmp_path, official):
+def test_without_network_and_files_one_message_says_what_to_do(tmp_path, small, official):
     root = tmp_path / "data"
     with pytest.raises(UserError) as caught:
-        fetch_cifar10(root, urls=[absent(), "http://unknown.invalid/x"])
+        find_or_download(small, root, urls=[absent(), "http://unknown.invalid/x"])
     for part in (root / FOLDER, root / ARCHIVE, "Connection refused", "unknown.invalid", "data.root=", "data=digits"):
         assert str(part) in str(caught.value)
     assert "\n" not in str(caught.value)
     assert not root.exists()
 
 
-def test_server_that_never_answers_is_not_waited_for(tmp_path, official, monkeypatch):
+def test_server_that_never_answers_is_not_waited_for(tmp_path, small, official, monkeypatch):
     over = threading.Event()
 
     def never(address, timeout):
@@ -224,47 +232,53 @@ def test_server_that_never_answers_is_not_waited_for(tmp_path, official, monkeyp
     monkeypatch.setattr(download.socket, "create_connection", never)
     monkeypatch.setattr(download, "CONNECT_SECONDS", 0.5)
     with pytest.raises(UserError, match=r"a\.invalid \(no answer\), b\.invalid \(no answer\)"):
-        fetch_cifar10(tmp_path, urls=["https://a.invalid/x", "https://b.invalid/x"])
+        find_or_download(small, tmp_path, urls=["https://a.invalid/x", "https://b.invalid/x"])
     over.set()
 
 
-def test_failed_download_keeps_its_part_for_the_next_run(tmp_path, official, packed, serve):
+def test_failed_download_keeps_its_part_for_the_next_run(tmp_path, small, official, packed, serve):
     server = serve(official, cut_after=100_000, honours_range=False)
     with pytest.raises(UserError, match="cut the connection after 100,000 of"):
-        fetch_cifar10(tmp_path, urls=[server.url])
+        find_or_download(small, tmp_path, urls=[server.url])
     assert (tmp_path / PART).read_bytes() == official[:100_000]
     assert not (tmp_path / FOLDER).exists()
 
 
-def test_interrupted_download_keeps_its_part_and_frees_the_lock(tmp_path, official, packed, serve, monkeypatch):
+def test_interrupted_download_keeps_its_part_and_frees_the_lock(tmp_path, small, official, packed, serve, monkeypatch):
     server = serve(official)
 
-    def interrupt(progress, done):
-        if done > 200_000:
-            raise KeyboardInterrupt
+    @contextmanager
+    def interrupt(title, start, total):
+        def update(done):
+            if done > 200_000:
+                raise KeyboardInterrupt
+
+        yield update
 
     with monkeypatch.context() as patch:
-        patch.setattr(download.Progress, "update", interrupt)
+        patch.setattr(download, "_progress", interrupt)
         with pytest.raises(KeyboardInterrupt):
-            fetch_cifar10(tmp_path, urls=[server.url])
+            find_or_download(small, tmp_path, urls=[server.url])
     kept = (tmp_path / PART).stat().st_size
-    fetch_cifar10(tmp_path, urls=[server.url])
+    find_or_download(small, tmp_path, urls=[server.url])
     assert_fetched(tmp_path, packed)
     assert server.ranges == [None, f"bytes={kept}-"]
 
 
 PROCESS = """
     import sys
+    from dataclasses import replace
     from pathlib import Path
-    from cifar_lightning.data import archive, download
-    archive.OFFICIAL_ARCHIVE = archive.Sum(int(sys.argv[3]), sys.argv[4])
-    print(download.fetch_cifar10(Path(sys.argv[1]), urls=[sys.argv[2]]))
+    from cifar_lightning.data.download import find_or_download
+    from cifar_lightning.data.official import CIFAR10, Checksum
+    small = replace(CIFAR10, archive_checksum=Checksum(int(sys.argv[3]), sys.argv[4]))
+    print(find_or_download(small, Path(sys.argv[1]), urls=[sys.argv[2]]))
 """
 
 
-def test_processes_share_one_download(tmp_path, official, packed, serve):
+def test_processes_share_one_download(tmp_path, small, official, packed, serve):
     server = serve(official, bytes_per_second=800_000)
-    root, expected = tmp_path / "data", sum_of(packed)
+    root, expected = tmp_path / "data", small.archive_checksum
     arguments = [str(root), server.url, str(expected.size), expected.md5]
     command = [sys.executable, "-c", textwrap.dedent(PROCESS), *arguments]
     processes = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(8)]
@@ -275,8 +289,11 @@ def test_processes_share_one_download(tmp_path, official, packed, serve):
 
 RUN = """
     import sys
-    from cifar_lightning.data import archive, download
-    archive.OFFICIAL_ARCHIVE, download.URLS = archive.Sum(int(sys.argv[2]), sys.argv[3]), (sys.argv[1],)
+    from dataclasses import replace
+    from cifar_lightning.data.official import CIFAR10, Checksum
+    from cifar_lightning.data.sets import SETS
+    small = replace(CIFAR10, archive_checksum=Checksum(int(sys.argv[2]), sys.argv[3]), urls=(sys.argv[1],))
+    SETS["cifar10"] = replace(SETS["cifar10"], official=small)
     sys.argv[1:] = sys.argv[4:]
     from cifar_lightning.__main__ import main
     main()
@@ -285,9 +302,9 @@ RUN = """
 
 @pytest.mark.slow
 def test_runs_that_start_at_once_on_an_empty_folder_share_one_download_and_all_end_well(
-    tmp_path, official, packed, serve
+    tmp_path, small, official, packed, serve
 ):
-    server, expected = serve(official, bytes_per_second=400_000), sum_of(packed)
+    server, expected = serve(official, bytes_per_second=400_000), small.archive_checksum
     sums = [server.url, str(expected.size), expected.md5]
     small = ["model=cnn2", "data.verify=false", "data.val_size=60", "data.batch_size=20", "trainer.max_epochs=1"]
     command = [sys.executable, "-c", textwrap.dedent(RUN), *sums, *small, "logger=none"]
@@ -299,41 +316,41 @@ def test_runs_that_start_at_once_on_an_empty_folder_share_one_download_and_all_e
     assert len(list((tmp_path / "logs" / "train" / "runs").glob("*/metrics.json"))) == 8
 
 
-def test_progress_is_a_line_for_every_tenth_where_there_is_no_terminal(tmp_path, official, serve, caplog):
+def test_progress_is_a_line_for_every_tenth_where_there_is_no_terminal(tmp_path, small, official, serve, caplog):
     with caplog.at_level(logging.INFO):
-        fetch_cifar10(tmp_path, urls=[serve(official).url])
+        find_or_download(small, tmp_path, urls=[serve(official).url])
     shares = [int(share) for share in re.findall(r"(\d+) % of", caplog.text)]
     assert 2 <= len(shares) <= 10
     assert shares == sorted(set(shares))
     assert shares[-1] == 100
 
 
-def test_full_disk_is_known_before_the_download(tmp_path, official, serve, monkeypatch):
+def test_full_disk_is_known_before_the_download(tmp_path, small, official, serve, monkeypatch):
     server = serve(official)
     monkeypatch.setattr(download.shutil, "disk_usage", lambda _: download.shutil._ntuple_diskusage(9, 9, 1_000_000))
     with pytest.raises(UserError, match=r"CIFAR-10 needs \d+ MB in .*, where 1 MB are free"):
-        fetch_cifar10(tmp_path, urls=[server.url])
+        find_or_download(small, tmp_path, urls=[server.url])
     assert server.ranges == []
 
 
-def test_disk_that_takes_no_more_is_a_clear_error(tmp_path, official, serve):
+def test_disk_that_takes_no_more_is_a_clear_error(tmp_path, small, official, serve):
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, limits[1]))
     try:
-        with pytest.raises(UserError, match=r"can't be fetched into .*: File too large.*data\.root=\.\.\."):
-            fetch_cifar10(tmp_path, urls=[serve(official).url])
+        with pytest.raises(UserError, match=r"can't be written to .*: File too large.*data\.root=\.\.\."):
+            find_or_download(small, tmp_path, urls=[serve(official).url])
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert not (tmp_path / FOLDER).exists()
 
 
-def test_folder_that_cannot_be_written_is_a_clear_error(tmp_path, official, serve):
+def test_folder_that_cannot_be_written_is_a_clear_error(tmp_path, small, official, serve):
     (tmp_path / "file").touch()
-    with pytest.raises(UserError, match=r"can't be fetched into .*: Not a directory.*data\.root=\.\.\."):
-        fetch_cifar10(tmp_path / "file" / "data", urls=[serve(official).url])
+    with pytest.raises(UserError, match=r"can't be written to .*: Not a directory.*data\.root=\.\.\."):
+        find_or_download(small, tmp_path / "file" / "data", urls=[serve(official).url])
 
 
-def test_file_in_the_place_of_the_folder_is_a_clear_error(tmp_path):
+def test_file_in_the_place_of_the_folder_is_a_clear_error(tmp_path, small):
     (tmp_path / FOLDER).touch()
     with pytest.raises(UserError, match=f"{FOLDER} is not a folder"):
-        fetch_cifar10(tmp_path)
+        find_or_download(small, tmp_path)

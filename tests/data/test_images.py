@@ -172,7 +172,9 @@ def test_what_can_not_be_read_is_named_with_the_reason(tmp_path, kind):
     with pytest.raises(UnreadableImage) as caught:
         read_image(path)
     reasons = {"empty": "empty", "folder": "directory", "bomb": "pixels", "absent": "no such file"}
-    reasons |= dict.fromkeys(("text", "PostScript"), "no PNG, JPEG, WEBP, BMP or GIF image") | {"cut short": "damaged"}
+    reasons |= dict.fromkeys(("text", "PostScript"), "not a PNG, JPEG, WEBP, BMP or GIF image") | {
+        "cut short": "damaged"
+    }
     assert str(caught.value).startswith(f"{path}: ")
     assert reasons[kind] in str(caught.value)
     assert "\n" not in str(caught.value)

@@ -154,7 +154,7 @@ def test_resuming_in_mid_epoch_with_other_batches_is_refused():
     state = {"epoch": 0, "position": 2, "global_batch_size": 32}
     resumed = loader("none", digits(70), batch_size=16)
     resumed.load_state_dict(state)
-    with pytest.raises(UserError, match=r"32 images a step .* 16.*data\.batch_size"):
+    with pytest.raises(UserError, match=r"32 images per step .* 16.*data\.batch_size"):
         list(resumed)
 
 

@@ -4,7 +4,6 @@ from helpers.digit_loaders import digits
 
 from cifar_lightning.data.normalize import normalization
 from cifar_lightning.data.sets import SETS
-from cifar_lightning.errors import UserError
 
 
 @pytest.mark.parametrize(
@@ -28,8 +27,3 @@ def test_channel_measures_what_it_is_given():
 
 def test_what_is_known_of_a_data_set_is_not_measured():
     assert normalization("channel", digits(2).images, SETS["cifar10"].channel) == SETS["cifar10"].channel
-
-
-def test_unknown_name_is_refused_with_the_choices():
-    with pytest.raises(UserError, match=r"data\.normalize=imagnet.*none, half, channel, imagenet"):
-        normalization("imagnet", digits(2).images)

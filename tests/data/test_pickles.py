@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 
-from cifar_lightning.data.pickles import parse_batch, read_batch, read_class_names
+from cifar_lightning.data.pickles import parse_batch, parse_class_names, read_file
 from cifar_lightning.errors import UserError
 
 IMAGES, LABELS = coloured_noise(20, np.random.default_rng(0))
@@ -26,7 +26,7 @@ def file(tmp_path):
 
 def assert_read(content, file):
     file.write_bytes(content)
-    images, labels = read_batch(file)
+    images, labels = parse_batch(read_file(file), file)
     assert_array_equal(images, IMAGES, strict=True)
     assert_array_equal(labels, LABELS.astype(np.int64), strict=True)
 
@@ -58,7 +58,7 @@ def test_names_of_both_numpys_are_known(file, numpy):
 def test_class_names(tmp_path, protocol):
     file = tmp_path / "batches.meta"
     file.write_bytes(pickle.dumps({"label_names": list(CLASSES)}, protocol))
-    assert read_class_names(file) == CLASSES
+    assert parse_class_names(read_file(file), file) == CLASSES
 
 
 @pytest.mark.parametrize(
@@ -75,7 +75,7 @@ def test_wrong_class_names_are_refused(tmp_path, names, fault):
     file = tmp_path / "batches.meta"
     file.write_bytes(pickle.dumps({"label_names": list(names)}))
     with pytest.raises(UserError, match=fault):
-        read_class_names(file)
+        parse_class_names(read_file(file), file)
 
 
 DATA = IMAGES.reshape(20, 3072)
@@ -87,7 +87,7 @@ DATA = IMAGES.reshape(20, 3072)
         ({"data": DATA}, r"has no entry 'labels' \(it has data\)"),
         ({"data": DATA, "fine_labels": [0] * 20}, r"has no entry 'labels' \(it has data, fine_labels\)"),
         ({}, r"has no entry 'data' \(it has nothing\)"),
-        ([DATA, LABELS], "holds no table of entries"),
+        ([DATA, LABELS], "does not hold a dictionary"),
         ({"data": DATA[:, :784], "labels": [0] * 20}, "not a uint8 array of 3,072 columns"),
         ({"data": DATA.astype(np.int64), "labels": [0] * 20}, "not a uint8 array of 3,072 columns"),
         ({"data": DATA.tolist(), "labels": [0] * 20}, "not a uint8 array of 3,072 columns"),
@@ -97,42 +97,42 @@ DATA = IMAGES.reshape(20, 3072)
         ({"data": DATA, "labels": [0] * 19 + [-1]}, "has a label outside 0 to 9"),
         ({"data": DATA, "labels": [0] * 19 + [2**70]}, "has a label outside 0 to 9"),
         ({"data": DATA, "labels": np.full(20, 2**63, np.uint64)}, "has a label outside 0 to 9"),
-        ({"data": DATA, "labels": [True] * 20}, "'labels' are not a list of whole numbers"),
-        ({"data": DATA, "labels": [0.0] * 20}, "'labels' are not a list of whole numbers"),
-        ({"data": DATA, "labels": [[0] * 20] * 20}, "'labels' are not a list of whole numbers"),
-        ({"data": DATA, "labels": np.zeros((20, 1), int)}, "'labels' are not a list of whole numbers"),
+        ({"data": DATA, "labels": [True] * 20}, "'labels' are not a list of integers"),
+        ({"data": DATA, "labels": [0.0] * 20}, "'labels' are not a list of integers"),
+        ({"data": DATA, "labels": [[0] * 20] * 20}, "'labels' are not a list of integers"),
+        ({"data": DATA, "labels": np.zeros((20, 1), int)}, "'labels' are not a list of integers"),
     ],
 )
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_foreign_content_is_refused_by_name(file, entries, fault, protocol):
     file.write_bytes(pickle.dumps(entries, protocol))
     with pytest.raises(UserError, match=rf"data_batch_1 .*{fault}.*Delete the folder .*data\.root=\.\.\."):
-        read_batch(file)
+        parse_batch(read_file(file), file)
 
 
 def test_batch_without_images_is_refused(file):
     file.write_bytes(python2_pickle({b"data": DATA[:0], b"labels": []}))
     with pytest.raises(UserError, match="holds no images"):
-        read_batch(file)
+        parse_batch(read_file(file), file)
 
 
 @pytest.mark.parametrize("content", [b"hello, world", b"\x1f\x8b\x08\x00", b"(dp0\n.", pickle.dumps({}, 1)])
 def test_file_that_is_no_such_pickle_is_refused(file, content):
     file.write_bytes(content)
-    with pytest.raises(UserError, match=r"data_batch_1 is no CIFAR-10 file \(not a pickle of protocol 2 to 5\)"):
-        read_batch(file)
+    with pytest.raises(UserError, match=r"data_batch_1 is not a CIFAR file \(not a pickle of protocol 2 to 5\)"):
+        parse_batch(read_file(file), file)
 
 
 def test_missing_file_is_named(file):
     with pytest.raises(UserError, match="data_batch_1 is missing"):
-        read_batch(file)
+        parse_batch(read_file(file), file)
 
 
 def test_giant_file_is_not_read(file):
     with file.open("wb") as sparse:
         sparse.truncate(1 << 40)
-    with pytest.raises(UserError, match=r"is no CIFAR-10 file: it has 1,099,511,627,776 bytes"):
-        read_batch(file)
+    with pytest.raises(UserError, match=r"is not a CIFAR file: it has 1,099,511,627,776 bytes"):
+        parse_batch(read_file(file), file)
 
 
 # Attacks. Each leaves a trap behind where Python's own unpickler reads it, which the first assertion makes sure of.
@@ -206,7 +206,7 @@ def test_no_code_runs(file, tmp_path, attack):
 
     file.write_bytes(content)
     with pytest.raises(UserError, match=r"data_batch_1 .*: refused|data_batch_1 is corrupt"):
-        read_batch(file)
+        parse_batch(read_file(file), file)
     assert not trap.exists()
 
 
@@ -226,7 +226,7 @@ DTYPE = b"cnumpy\ndtype\nU\x02u1\x85R"
         (b"\x97.", "is corrupt"),
         (NDARRAY + b"}U\x01aK\x01sb.", "is corrupt"),
         (b"]r\xff\xff\xff\x7f.", "is corrupt"),  # a memo of 2**31 entries
-        (b"N.", "holds no table of entries"),
+        (b"N.", "does not hold a dictionary"),
         (b".", "is corrupt"),
         (b"R.", "is corrupt"),
         (b"h\x07.", "is corrupt"),
@@ -237,8 +237,8 @@ DTYPE = b"cnumpy\ndtype\nU\x02u1\x85R"
 )
 def test_other_programs_are_refused(file, program, fault):
     file.write_bytes(b"\x80\x02" + program)
-    with pytest.raises(UserError, match=f"data_batch_1 {fault}|data_batch_1 is no CIFAR-10 file: it {fault}"):
-        read_batch(file)
+    with pytest.raises(UserError, match=f"data_batch_1 {fault}|data_batch_1 is not a CIFAR file: it {fault}"):
+        parse_batch(read_file(file), file)
 
 
 def assert_read_or_refused(content):

@@ -29,8 +29,9 @@ import torch
 from PIL import Image
 
 from cifar_lightning.checkpoints.load import load_classifier
-from cifar_lightning.data.archive import FOLDER, unpack
+from cifar_lightning.data.archive import unpack
 from cifar_lightning.data.images import FORMATS, read_image
+from cifar_lightning.data.official import CIFAR10
 from cifar_lightning.data.pickles import parse_batch
 from cifar_lightning.errors import UserError
 from helpers.checkpoints import checkpoint_of
@@ -64,7 +65,7 @@ def archives(folder: Path) -> list[bytes]:
     for format in (tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT):
         buffer = io.BytesIO()
         with tarfile.open(fileobj=buffer, mode="w", format=format) as tar:
-            tar.add(folder / "small", FOLDER)
+            tar.add(folder / "small", CIFAR10.folder)
         contents.append(buffer.getvalue())
     return contents
 
@@ -75,13 +76,13 @@ def read_archive(content: bytes, folder: Path) -> None:
 
     (folder / "a.tar.gz").write_bytes(gzip.compress(content, 1))
     try:
-        unpack(folder / "a.tar.gz", folder / FOLDER)
+        unpack(CIFAR10, folder / "a.tar.gz", folder / CIFAR10.folder)
     finally:
         (folder / "a.tar.gz").unlink()
-        for file in (folder / FOLDER).glob("*"):
+        for file in (folder / CIFAR10.folder).glob("*"):
             file.unlink()
-        if (folder / FOLDER).is_dir():
-            (folder / FOLDER).rmdir()
+        if (folder / CIFAR10.folder).is_dir():
+            (folder / CIFAR10.folder).rmdir()
 
 
 def checkpoints(folder: Path) -> list[bytes]:

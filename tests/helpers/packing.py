@@ -4,7 +4,10 @@ import io
 import tarfile
 from pathlib import Path
 
-from cifar_lightning.data.archive import ARCHIVE, FOLDER, OFFICIAL_FILES
+from cifar_lightning.data.official import CIFAR10
+
+ARCHIVE, FOLDER = CIFAR10.archive, CIFAR10.folder
+LOCK = f".{FOLDER}.lock"
 
 
 def pack(folder: Path, archive: Path, *extra: tuple[tarfile.TarInfo, bytes]) -> Path:
@@ -19,7 +22,7 @@ def pack(folder: Path, archive: Path, *extra: tuple[tarfile.TarInfo, bytes]) -> 
 
 def assert_fetched(root: Path, packed: Path) -> None:
     """All files, those of the archive, and nothing else left behind."""
-    for name in OFFICIAL_FILES:
+    for name in CIFAR10.files:
         assert (root / FOLDER / name).read_bytes() == (packed.parent / FOLDER / name).read_bytes()
-    assert {path.name for path in root.iterdir()} <= {FOLDER, ARCHIVE, ".cifar-10.lock"}
+    assert {path.name for path in root.iterdir()} <= {FOLDER, ARCHIVE, LOCK}
     assert not (root / f"{ARCHIVE}.part").exists()

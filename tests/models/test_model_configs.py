@@ -71,8 +71,9 @@ def test_a_network_can_learn_a_few_images_by_heart(name):
     pytest.fail("8 images not learned in 200 steps")
 
 
-@pytest.mark.parametrize("activation", ACTIVATIONS)
-@pytest.mark.parametrize("name", OURS)
+@pytest.mark.parametrize(
+    ("name", "activation"), [*((name, "gelu") for name in OURS), *(("cnn4_bn", name) for name in ACTIVATIONS)]
+)
 def test_the_chosen_activation_takes_the_place_of_relu(name, activation):
     config = model_config(name, activation, **NARROW.get(name, {}))
     network, with_relu = build(name, activation, **NARROW.get(name, {})), build(name, **NARROW.get(name, {}))
@@ -113,8 +114,8 @@ FORMULAS = {
 }
 
 
-@pytest.mark.parametrize("x", [-4.0, -0.5, 0.3, 2.0])
 @pytest.mark.parametrize("activation", FORMULAS)
-def test_activation_is_the_function_in_its_header(activation, x):
+def test_activation_is_the_function_in_its_header(activation):
     module = instantiate(plain(model_config("cnn2", activation).activation))()
-    assert module(torch.tensor(x)).item() == pytest.approx(FORMULAS[activation](x), abs=1e-6)
+    for x in (-4.0, -0.5, 0.3, 2.0):
+        assert module(torch.tensor(x)).item() == pytest.approx(FORMULAS[activation](x), abs=1e-6)

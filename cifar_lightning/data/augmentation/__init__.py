@@ -1,4 +1,4 @@
-"""Augmentation of many images at once, each by its own draw: `draw(n, generator)`, then `apply(images, drawn)`."""
+"""Augment many images at once, each by its own random draw: `draw(n, generator)`, then `apply(images, drawn)`."""
 
 from cifar_lightning.data.augmentation.affine import RandomAffine
 from cifar_lightning.data.augmentation.color import ColorJitter

@@ -10,10 +10,10 @@ from cifar_lightning.errors import UserError
 
 
 class ColorJitter:
-    """Change brightness, contrast and saturation by factors of each image's own, in a random order of its own.
+    """Change each image's brightness, contrast and saturation by its own random factors, in its own random order.
 
-    A number s draws the factor from 1 - s to 1 + s, a pair from low to high; 0 leaves that property alone. As
-    torchvision's v2.ColorJitter on tensors: clamped, and bytes rounded down, after each of the steps.
+    A number s draws the factor from 1 - s to 1 + s, a pair from low to high; 0 leaves that property unchanged. As
+    torchvision's v2.ColorJitter on tensors: clamped, and uint8 rounded down, after each step.
 
     Shapes: images [N, 3, H, W], uint8 or float in [0, 1]; parameters (order int64 [N], factors float [N, 3]).
     """
@@ -47,7 +47,7 @@ class ColorJitter:
     @staticmethod
     def _in_order(images: Tensor, factors: Tensor, steps: tuple[int, ...]) -> Tensor:
         is_float = images.is_floating_point()
-        values = images if is_float else images.float()  # either way a copy of its own
+        values = images if is_float else images.float()  # a copy in either case
         for step in steps:
             factor = factors[:, step, None, None, None].to(values.dtype)
             other = (_black, _mean_grey, _grey)[step](values, is_float)

@@ -1,5 +1,7 @@
 """Padded random crop."""
 
+from typing import Literal
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -14,11 +16,9 @@ class RandomCrop:
     As `torchvision.transforms.RandomCrop((H, W), padding, padding_mode="reflect" or "constant")`.
     """
 
-    def __init__(self, padding: int = 4, mode: str = "reflect") -> None:
+    def __init__(self, padding: int = 4, mode: Literal["reflect", "zeros"] = "reflect") -> None:
         if padding < 0:
             raise UserError(f"RandomCrop: padding={padding} must be 0 or more.")
-        if mode not in ("reflect", "zeros"):
-            raise UserError(f"RandomCrop: mode={mode} is neither reflect nor zeros.")
         self.padding = padding
         self.mode = mode
 
@@ -36,11 +36,11 @@ class RandomCrop:
         else:
             rows = _reflected(rows - self.padding, height)
             columns = _reflected(columns - self.padding, width)
-        # One gather by pixel number: 5 times as fast as indexing with rows and columns.
+        # One gather by pixel index: 5 times as fast as indexing with rows and columns.
         pixels = (rows[:, :, None] * images.shape[-1] + columns[:, None]).view(n, 1, height * width)
         return images.flatten(2).gather(2, pixels.expand(-1, channels, -1)).view(n, channels, height, width)
 
 
 def _reflected(index: Tensor, size: int) -> Tensor:
-    """Indices outside of 0..size - 1 mirrored at the border pixel, which is not repeated."""
+    """Indices outside of 0..size - 1, reflected at the border pixel, which is not repeated."""
     return (size - 1) - (size - 1 - index.abs()).abs()

@@ -11,8 +11,8 @@ from cifar_lightning.errors import UserError
 class Cutout:
     """Blank a square of `size` pixels around a random pixel of each image, cut off at the border.
 
-    `fill` is a value in [0, 1], or one per channel. The paper blanks normalised images with 0, which is the training
-    mean here; the default is black.
+    `fill` is a value in [0, 1], or one per channel; the default is black. The paper fills normalized images with 0, the
+    training mean here.
 
     Shapes: images [N, C, H, W], uint8 or float in [0, 1]; parameters float [N, 2], the centre (y, x) in [0, 1).
     """

@@ -7,7 +7,7 @@ from cifar_lightning.errors import UserError
 
 
 class HorizontalFlip:
-    """Mirror each image with probability `p`, each on its own.
+    """Mirror each image with probability `p`, independently.
 
     Shapes: images [N, C, H, W], any dtype; parameters bool [N].
     """
@@ -28,9 +28,9 @@ class HorizontalFlip:
 
 
 class AlternatingFlip(HorizontalFlip):
-    """Mirror each image with probability `p` in the first epoch, and then in every epoch what was not in the last.
+    """Mirror each image with probability `p` in the first epoch, then alternate between the image and its mirror image.
 
-    So two epochs in a row show both sides of each image (Jordan 2024, arXiv 2404.00498, section 3.6).
+    Any two consecutive epochs thus contain both (Jordan 2024, arXiv 2404.00498, section 3.6).
 
     Shapes: as HorizontalFlip's.
     """

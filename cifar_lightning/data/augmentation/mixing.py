@@ -1,7 +1,7 @@
 """Mixup (Zhang et al. 2018, https://arxiv.org/abs/1710.09412) and CutMix (Yun et al. 2019, 1905.04899).
 
-Each image of a batch is mixed with the one before it (`batch.roll(1, 0)`, as torchvision pairs them), in a proportion
-of its own, where torchvision draws one for the batch. Labels are mixed alike: float [B, K] in and out.
+Each image of a batch is mixed with the one before it (`batch.roll(1, 0)`, as in torchvision) by its own random factor,
+where torchvision draws one for the batch. Labels are mixed by the same factor: float [B, K] in and out.
 """
 
 import numpy as np
@@ -14,8 +14,8 @@ from cifar_lightning.errors import UserError
 class Mixup:
     """Blend: lambda of the image itself, 1 - lambda of its partner, lambda ~ Beta(alpha, alpha).
 
-    Shapes: images [B, C, H, W], uint8 (rounded) or float; parameters float [B], lambda. A share of 1 - `p` of the
-    images stays as it is.
+    Shapes: images [B, C, H, W], uint8 (rounded) or float; parameters float [B], lambda. An image is mixed with
+    probability `p`.
     """
 
     def __init__(self, alpha: float = 1.0, p: float = 1.0) -> None:
@@ -40,8 +40,8 @@ class CutMix:
 
     The box's centre is uniform and its sides are sqrt(1 - lambda) of the image's, lambda ~ Beta(alpha, alpha).
 
-    Shapes: images [B, C, image_size, image_size], any dtype; parameters int64 [B, 4], (top, left, bottom, right). A
-    share of 1 - `p` of the images stays as it is.
+    Shapes: images [B, C, image_size, image_size], any dtype; parameters int64 [B, 4], (top, left, bottom, right). An
+    image is mixed with probability `p`.
     """
 
     def __init__(self, alpha: float = 1.0, p: float = 1.0, image_size: int = 32) -> None:
@@ -76,7 +76,7 @@ def _check(name: str, alpha: float, p: float) -> None:
 
 
 def _shares(alpha: float, p: float, n: int, generator: torch.Generator) -> Tensor:
-    """Beta(alpha, alpha) with probability `p`, else 1. By NumPy: torch's Beta takes no generator."""
+    """Beta(alpha, alpha) with probability `p`, else 1. From NumPy, as torch's Beta takes no generator."""
     seed = torch.randint(2**62, (), generator=generator, device=generator.device)
     rng = np.random.default_rng(int(seed))
     shares = np.where(rng.random(n) < p, rng.beta(alpha, alpha, n), 1.0)

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 from sklearn.model_selection import train_test_split
 
-from cifar_lightning.data.split import stratified_split
+from cifar_lightning.data.stratified_split import stratified_split
 from cifar_lightning.errors import UserError
 
 
@@ -69,9 +69,9 @@ def test_no_validation_part_keeps_all_images_in_their_order(nothing):
         (np.arange(100) % 10, float("nan"), 42, r"data\.val_size=nan is out of range"),
         (np.arange(100) % 10, "ten", 42, r"data\.val_size='ten' must be"),
         (np.arange(100) % 10, True, 42, r"data\.val_size=True must be"),
-        (np.arange(100) % 10, 9, 42, r"data\.val_size=9 leaves 9 images for the validation part, fewer than the 10"),
-        (np.arange(100) % 10, 0.95, 42, r"data\.val_size=0\.95 leaves 5 images for the training part"),
-        (np.array([0, 0, 1, 1, 2]), 0.5, 42, r"at least 2 images of each class, and there is only 1 of class 2"),
+        (np.arange(100) % 10, 9, 42, r"data\.val_size=9 leaves 9 images for the validation split, fewer than the 10"),
+        (np.arange(100) % 10, 0.95, 42, r"data\.val_size=0\.95 leaves 5 images for the training split"),
+        (np.array([0, 0, 1, 1, 2]), 0.5, 42, r"at least 2 images per class, but there is only 1 of class 2"),
         (np.arange(100) % 10, 0.2, -1, r"data\.split_seed=-1 must be"),
         (np.arange(100) % 10, 0.2, 2**32, r"data\.split_seed=4294967296 must be"),
     ],

@@ -1,9 +1,10 @@
-"""Files to arrays, by both cifar10."""
+"""Files to arrays, from both sources."""
 
 import hashlib
 import logging
 import pickle
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,11 +13,20 @@ import torch
 from numpy.testing import assert_array_equal
 from torchvision.datasets import CIFAR10
 
-from cifar_lightning.data import cifar10
-from cifar_lightning.data.archive import FOLDER, OFFICIAL_FILES, TRAIN, Sum, sum_of
-from cifar_lightning.data.cifar10 import load_cifar10
+from cifar_lightning.data import cifar
+from cifar_lightning.data.arrays import Source
+from cifar_lightning.data.cifar import TRAIN
 from cifar_lightning.data.datamodule import ImageDataModule
+from cifar_lightning.data.official import CIFAR10 as OFFICIAL
+from cifar_lightning.data.official import checksum
+from cifar_lightning.data.sets import SETS
 from cifar_lightning.errors import UserError
+
+FOLDER = OFFICIAL.folder
+
+
+def load_cifar10(root, source="pickle", verify=True):
+    return cifar.read(Source("cifar10", source, root, verify, 0, 0), SETS["cifar10"].official)
 
 
 @pytest.fixture
@@ -27,9 +37,10 @@ def root(cifar_folder, tmp_path):
 
 @pytest.fixture
 def as_if_official(cifar_folder, monkeypatch):
-    """The small files' sums in the place of the official ones, in torchvision too."""
-    sums = {name: sum_of(cifar_folder / FOLDER / name) for name in OFFICIAL_FILES}
-    monkeypatch.setattr(cifar10, "OFFICIAL_FILES", sums)
+    """The small files' checksums in the place of the official ones, in torchvision too."""
+    sums = {name: checksum(cifar_folder / FOLDER / name) for name in OFFICIAL.files}
+    small = replace(SETS["cifar10"], official=replace(OFFICIAL, files=sums))
+    monkeypatch.setitem(SETS, "cifar10", small)
     monkeypatch.setattr(CIFAR10, "train_list", [[name, sums[name].md5] for name in TRAIN])
     monkeypatch.setattr(CIFAR10, "test_list", [["test_batch", sums["test_batch"].md5]])
     monkeypatch.setattr(CIFAR10, "meta", CIFAR10.meta | {"md5": sums["batches.meta"].md5})
@@ -151,6 +162,6 @@ def test_folder_in_the_place_of_a_file_is_named(root):
 
 def test_the_official_sums_are_torchvisions():
     theirs = dict(CIFAR10.train_list + CIFAR10.test_list) | {CIFAR10.meta["filename"]: CIFAR10.meta["md5"]}
-    assert theirs == {name: expected.md5 for name, expected in OFFICIAL_FILES.items()}
-    assert isinstance(OFFICIAL_FILES["test_batch"], Sum)
+    assert theirs == {name: expected.md5 for name, expected in OFFICIAL.files.items()}
+    assert (OFFICIAL.archive, OFFICIAL.archive_checksum.md5) == (CIFAR10.filename, CIFAR10.tgz_md5)
     assert Path(CIFAR10.base_folder).name == FOLDER

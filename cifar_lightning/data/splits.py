@@ -1,4 +1,4 @@
-"""The training, validation and test part of a data set, read once for all runs of a process."""
+"""The training, validation and test split of a data set, read once for all runs of a process."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -8,16 +8,17 @@ import torch
 from torch import Tensor
 
 from cifar_lightning.data.arrays import LabeledImages, Source
+from cifar_lightning.data.download import find_or_download
 from cifar_lightning.data.loader import Split
 from cifar_lightning.data.sets import SETS
-from cifar_lightning.data.split import stratified_split
+from cifar_lightning.data.stratified_split import stratified_split
 
 
 @dataclass(frozen=True)
-class Parts:
-    """The `Split`s, and which images of the official training set the first two have.
+class Splits:
+    """The three splits, and the indices of the first two in the official training set.
 
-    Runs share them, so they are for reading; whoever writes into one makes the next run read the files again.
+    Runs share them, so they are read-only: after a write to one the next run reads the files again.
     """
 
     train: Split
@@ -35,42 +36,43 @@ class Parts:
             yield split.labels
 
 
-_latest: tuple[str, Parts] | None = None  # one, so that a process never holds two data sets
+_latest: tuple[str, Splits] | None = None  # only one, so that a process never holds two data sets
 
 
-def load_parts(source: Source) -> Parts:
-    """The parts, from memory where this process has read the very same files for the very same split last.
+def load_splits(source: Source) -> Splits:
+    """The splits, from memory if this process read the same files for the same splits last.
 
-    Raises UserError where the data can't be had or is damaged.
+    Raises UserError if the data is missing or damaged.
     """
     global _latest
     key = _key(source)
     if _latest is not None and _latest[0] == key and not any(tensor._version for tensor in _latest[1].tensors()):
-        if _latest[1].changed:  # each run's log says so
+        if _latest[1].changed:  # into the log of each run
             SETS[source.name].module().warn_of_changes(_latest[1].changed, source.root)
         return _latest[1]
     _latest = None  # before the others are read
-    parts = _read(source)
-    _latest = key, parts
-    return parts
+    splits = _read(source)
+    _latest = key, splits
+    return splits
 
 
 def _key(source: Source) -> str:
-    """What was asked for and, of files, which they are. As text: a `val_size` of 1 is an image, of 1.0 all of them."""
-    data_set = SETS[source.name]
-    if not data_set.files:
+    """The source and the state of its files, as text: a `val_size` of 1 is one image, of 1.0 all of them."""
+    official = SETS[source.name].official
+    if official is None:
         return repr((source.name, source.val_size, source.split_seed))
-    folder = data_set.module().fetch(source.root, source.verify).resolve()
+    folder = find_or_download(official, source.root, source.verify).resolve()
     states = [(path.name, path.stat()) for path in sorted(folder.iterdir())]
     files = [(name, state.st_ino, state.st_size, state.st_mtime_ns) for name, state in states]
     return repr((replace(source, root=folder), files))
 
 
-def _read(source: Source) -> Parts:
-    arrays = SETS[source.name].module().read(source)
+def _read(source: Source) -> Splits:
+    data_set = SETS[source.name]
+    arrays = data_set.module().read(source, data_set.official)
     train, val = stratified_split(arrays.train.labels, source.val_size, source.split_seed)
-    with torch.inference_mode(False):  # ordinary tensors, which count the changes that are made to them
-        return Parts(
+    with torch.inference_mode(False):  # ordinary tensors, whose version counts writes
+        return Splits(
             train=_split(arrays.train, train if len(val) else None),
             val=_split(arrays.train, val),
             test=_split(arrays.test),

@@ -1,6 +1,6 @@
-"""A stratified split, index for index that of scikit-learn's `train_test_split(..., stratify=labels)`.
+"""Split indices by class, exactly as scikit-learn's `train_test_split(..., stratify=labels)` does.
 
-scikit-learn is the oracle in the tests and not a dependency: it is 146 MB and seconds of import for the lines below.
+scikit-learn is the reference in the tests, not a dependency: it is 146 MB and takes seconds to import.
 """
 
 import math
@@ -12,9 +12,10 @@ from cifar_lightning.errors import UserError
 
 
 def stratified_split(labels: np.ndarray, val_size: int | float, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Indices (training, validation), int64, each class in both parts in proportion, both parts shuffled.
+    """Indices (training, validation), int64, shuffled, with the same proportions of classes in both.
 
-    `val_size` is a count (int) or a share (float below 1); 0 keeps everything for training, in its own order.
+    `val_size` is a count (int) or a share (float below 1); 0 keeps all for training, in their own order.
+    Raises UserError for a size that can't be split.
     """
     labels = np.asarray(labels)
     n = len(labels)
@@ -22,12 +23,12 @@ def stratified_split(labels: np.ndarray, val_size: int | float, seed: int) -> tu
     if n_val == 0:
         return np.arange(n), np.arange(0)
     if isinstance(seed, bool) or not isinstance(seed, numbers.Integral) or not 0 <= seed < 2**32:
-        raise UserError(f"data.split_seed={seed!r} must be a whole number from 0 to {2**32 - 1:,}.")
+        raise UserError(f"data.split_seed={seed!r} must be an integer from 0 to {2**32 - 1:,}.")
 
     classes, members, counts = np.unique(labels, return_inverse=True, return_counts=True)
-    _check_parts(classes, counts, n - n_val, n_val, val_size)
+    _check_sizes(classes, counts, n - n_val, n_val, val_size)
 
-    # The order of these draws is the contract: scikit-learn, StratifiedShuffleSplit._iter_indices.
+    # The order of these draws must stay that of scikit-learn's StratifiedShuffleSplit._iter_indices.
     rng = np.random.RandomState(int(seed))
     n_train_of = _apportion(counts, n - n_val, rng)
     n_val_of = _apportion(counts - n_train_of, n_val, rng)
@@ -51,29 +52,31 @@ def _validation_count(val_size: int | float, n: int) -> int:
             raise UserError(f"data.val_size={val_size} is out of range: there are {n:,} images, so 0 to {n - 1:,}.")
         return int(val_size)
     if not 0 < val_size < 1:
-        raise UserError(f"data.val_size={val_size} is out of range: a share lies between 0 and 1 (a count is whole).")
+        raise UserError(
+            f"data.val_size={val_size} is out of range: a share is between 0 and 1 (a count is an integer)."
+        )
     return math.ceil(val_size * n)
 
 
-def _check_parts(classes: np.ndarray, counts: np.ndarray, n_train: int, n_val: int, val_size: int | float) -> None:
+def _check_sizes(classes: np.ndarray, counts: np.ndarray, n_train: int, n_val: int, val_size: int | float) -> None:
     if counts.min() < 2:
         rare = ", ".join(str(name) for name in classes[counts < 2][:10])
         raise UserError(
-            f"a stratified split needs at least 2 images of each class, and there is only 1 of class {rare}. "
+            f"a stratified split needs at least 2 images per class, but there is only 1 of class {rare}. "
             "Add images, or train on all of them with data.val_size=0."
         )
-    for part, size in (("training", n_train), ("validation", n_val)):
+    for split, size in (("training", n_train), ("validation", n_val)):
         if size < len(classes):
             raise UserError(
-                f"data.val_size={val_size} leaves {size} images for the {part} part, fewer than the "
-                f"{len(classes)} classes. Choose another data.val_size (0: no validation part)."
+                f"data.val_size={val_size} leaves {size} images for the {split} split, fewer than the "
+                f"{len(classes)} classes. Choose another data.val_size (0: no validation split)."
             )
 
 
 def _apportion(counts: np.ndarray, total: int, rng: np.random.RandomState) -> np.ndarray:
-    """How many of each class make up `total`: shares rounded down, the rest to the largest remainders.
+    """The number of each class in `total`: shares rounded down, the rest to the largest remainders.
 
-    Classes with equal remainders are drawn by lot (scikit-learn, utils.extmath._approximate_mode).
+    Ties are broken at random (scikit-learn, utils.extmath._approximate_mode).
     """
     exact = counts / counts.sum() * total
     given = np.floor(exact)

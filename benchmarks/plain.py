@@ -22,7 +22,7 @@ from cifar_lightning.config.compose import instantiate, plain
 from cifar_lightning.data.loader import Split
 from cifar_lightning.data.normalize import normalization
 from cifar_lightning.data.sets import SETS
-from cifar_lightning.models.convnet import NEVER_FALLING, ConvNet
+from cifar_lightning.models.convnet import MONOTONIC, ConvNet
 
 WORKERS = {"classic/tutorial_net": 2}
 PIL_TRANSFORMS = {
@@ -76,7 +76,7 @@ def in_the_authors_order(network: nn.Module) -> nn.Module:
     if isinstance(network, ConvNet):
         layers = list(network.features)
         for i, (first, second) in enumerate(pairwise(layers)):
-            if isinstance(first, nn.MaxPool2d) and isinstance(second, NEVER_FALLING):
+            if isinstance(first, nn.MaxPool2d) and isinstance(second, MONOTONIC):
                 network.features[i], network.features[i + 1] = second, first
     return network
 

@@ -1,4 +1,4 @@
-"""What TensorBoard shows from the first epoch on, beside the scalars that training logs."""
+"""Add the chart layout, the network's graph and augmented images to TensorBoard at the start of training."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, cast
@@ -16,10 +16,7 @@ if TYPE_CHECKING:
 
 
 class TensorBoardLogger(loggers.TensorBoardLogger):
-    """Lightning's logger without the curve `epoch`.
-
-    It would be the first card of the first page, and the first metric on the HPARAMS page, in the place of a result.
-    """
+    """Lightning's logger without the scalar `epoch`, which would come first on TensorBoard's pages."""
 
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         kept = {name: value for name, value in metrics.items() if name != "epoch"}
@@ -46,7 +43,7 @@ class Dashboard(Callback):
             tensorboard.add_layout(writer)
             tensorboard.add_image_grid(writer, "augmented training images", images.numpy(), captions)
             example = pl_module.example_input_array
-            # A network that is sharded has to run in all processes at once.
+            # A sharded network must run in all processes at once.
             if isinstance(example, torch.Tensor) and not hasattr(pl_module.network, "unshard"):
                 example = torch.zeros(1, *example.shape[1:], device=pl_module.device)
                 model = repr(cast("ImageClassifier", pl_module).config.get("model"))
@@ -54,5 +51,5 @@ class Dashboard(Callback):
 
 
 def most_likely(labels: torch.Tensor) -> torch.Tensor:
-    """Class indices [N] of labels that are indices already, or soft targets [N, K]."""
+    """Class indices [N] of labels: indices [N], or soft targets [N, K]."""
     return labels.argmax(1) if labels.ndim == 2 else labels

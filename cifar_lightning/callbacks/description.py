@@ -1,4 +1,4 @@
-"""Keep in a checkpoint what it takes to use its weights, where the LightningModule is the user's own."""
+"""Store what is needed to use the weights in checkpoints of the user's own LightningModule."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -8,9 +8,9 @@ from lightning.pytorch.callbacks import Callback
 
 
 class Description(Callback):
-    """Adds the run's config, the names of the classes and the normalization to each checkpoint, in plain types.
+    """Adds the config, class names, normalization and image shape to each checkpoint, in plain types.
 
-    ImageClassifier does so by itself, with more.
+    ImageClassifier does so itself.
     """
 
     may_miss_steps = True

@@ -1,4 +1,4 @@
-"""Most training steps taken directly, where Lightning's ceremony around each would cost a small network's time."""
+"""Take most training steps without Lightning, whose overhead per step is as long as a small network's step."""
 
 import math
 import time
@@ -23,18 +23,19 @@ from cifar_lightning.training.classifier import ImageClassifier
 from cifar_lightning.training.lightning_internals import count_steps, saves_within_epochs
 from cifar_lightning.training.profiling import NoProfiler
 
-# Lightning's callbacks that do nothing at a step but what `unseen_steps` lets them see, and change nothing in a step.
+# Lightning's callbacks that act only at steps that `unseen_steps` leaves to Lightning, and change nothing within a
+# step.
 INDIFFERENT = {EarlyStopping, LearningRateMonitor, ModelCheckpoint, ModelSummary, RichModelSummary}
 
 
 class DirectSteps(Callback):
-    """Shows Lightning a step every `seconds` and takes those between by itself: the same steps, without the hooks.
+    """Leaves one step every `seconds` to Lightning and takes those between itself: the same steps, without hooks.
 
-    Lightning asks the loader for its next batch; the loader offers each one here first (`TrainingLoader.take`), and
-    Lightning's counters are put forward as if it had seen it. It does see the first and the last step of an epoch, each
-    that it logs at, validates after or ends at, and all of them where that may matter (`can_miss_steps`): with any
-    callback that is not known to be indifferent. A class of callbacks that changes nothing in a training step and can
-    do with the steps that Lightning sees says so by `may_miss_steps = True`, for itself and not for its subclasses.
+    When Lightning asks the loader for its next batch, the loader first offers it here (`TrainingLoader.take`), and
+    Lightning's counters are advanced as if it had seen it. Lightning does see the first and the last step of an epoch,
+    every step at which it logs, validates or ends, and all steps where that might matter (`can_miss_steps`): with any
+    callback that is not known to be indifferent. A callback class that changes nothing in a training step, and needs
+    only the steps that Lightning sees, has `may_miss_steps = True`, which its subclasses do not inherit.
     """
 
     may_miss_steps = True
@@ -43,28 +44,28 @@ class DirectSteps(Callback):
         if seconds < 0:
             raise UserError(f"callbacks.direct_steps.seconds={seconds}: give 0 or more")
         self.seconds = seconds
-        self._seen = 0.0  # when Lightning's latest step ended
-        self._free = 0  # steps after that one that Lightning need not see
-        self._taken = 0  # of these
+        self._seen = 0.0  # time of Lightning's latest step
+        self._free = 0  # steps after it that Lightning need not see
+        self._taken = 0  # of these, so far
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._free = self._taken = 0
         loader = trainer.train_dataloader
-        # Not a class made from ours, whose step may be another.
+        # Not a subclass, whose training step may differ.
         if isinstance(loader, TrainingLoader) and type(pl_module) is ImageClassifier:
             loader.take = lambda batch: self._take(trainer, pl_module, batch)
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        # Asked after each step that is seen, an epoch's first among them: callbacks and settings may have changed.
+        # Decided after each step that Lightning sees, as callbacks and settings may have changed.
         self._seen, self._free = time.perf_counter(), unseen_steps(trainer) if can_miss_steps(trainer) else 0
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
         self._count(trainer)
 
     def _take(self, trainer: L.Trainer, module: ImageClassifier, batch: Batch) -> bool:
-        """Train on the loader's next batch; False where Lightning has to."""
+        """Train on the loader's next batch, or return False to leave it to Lightning."""
         if self._taken >= self._free or time.perf_counter() - self._seen >= self.seconds:
             self._count(trainer)
             return False
@@ -80,7 +81,7 @@ class DirectSteps(Callback):
 
 
 class DirectStep:
-    """A step as Lightning's automatic optimization does it, the learning rate's included."""
+    """A training step as in Lightning's automatic optimization, including the schedulers' step."""
 
     def __init__(self, trainer: L.Trainer, module: ImageClassifier) -> None:
         self.module, self.optimizer = module, trainer.optimizers[0]
@@ -105,10 +106,10 @@ class DirectStep:
 
 
 def can_miss_steps(trainer: L.Trainer) -> bool:
-    """Whether nothing that takes part in this training has to see every step.
+    """Whether nothing in this training has to see every step.
 
-    Several processes talk to each other at certain steps, gradients that are added up or scaled (float16) take more
-    than `DirectStep` does, and a profiler measures Lightning's steps.
+    Several processes communicate at certain steps, accumulated or scaled (float16) gradients need more than
+    `DirectStep` does, and a profiler measures Lightning's steps.
     """
     return (
         type(trainer.strategy) is SingleDeviceStrategy
@@ -127,7 +128,7 @@ def _may_miss_steps(callback: Callback) -> bool:
 
 
 def unseen_steps(trainer: L.Trainer) -> int:
-    """How many steps from here Lightning need not see: it does nothing with them that `count_steps` doesn't do."""
+    """The number of steps from here at which Lightning does nothing that `count_steps` does not do."""
     loop = trainer.fit_loop.epoch_loop
     in_epoch, in_all = loop.batch_progress.current.ready, loop.batch_progress.total.ready
     free = [trainer.num_training_batches - in_epoch - 1]
@@ -141,6 +142,6 @@ def unseen_steps(trainer: L.Trainer) -> int:
 
 
 def step_schedulers(trainer: L.Trainer) -> list[Any]:
-    """Those that change the learning rate after each step."""
+    """The schedulers that change the learning rate after each step."""
     configs = trainer.lr_scheduler_configs
     return [config.scheduler for config in configs if config.interval == "step" and not config.reduce_on_plateau]

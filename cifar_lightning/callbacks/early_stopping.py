@@ -1,4 +1,4 @@
-"""Early stopping that `trainer.min_epochs` puts off and does not merely delay."""
+"""Early stopping that decides again at each check after `trainer.min_epochs`."""
 
 from typing import Any
 
@@ -9,18 +9,17 @@ from cifar_lightning.training.classifier import ImageClassifier
 
 
 class EarlyStopping(LightningEarlyStopping):
-    """Lightning's, but each check decides anew.
+    """Lightning's early stopping, but a stop before `min_epochs` (or `min_steps`) is withdrawn at the next check.
 
-    Lightning keeps a stop that comes before `min_epochs` (or `min_steps`) and carries it out as soon as these are over,
-    though the metric has improved since.
+    Lightning would stop as soon as these are reached, even if the metric has improved since.
     """
 
     may_miss_steps = True
     best_epoch = 0  # counted from 1
-    _stops = False  # whether its latest check asked for the end
+    _stops = False  # whether the latest check asked to stop
 
     def _run_early_stopping_check(self, trainer: L.Trainer) -> None:
-        if self._stops or self.stopped_epoch:  # the latter where the run was resumed since
+        if self._stops or self.stopped_epoch:  # the latter after a resume
             trainer.should_stop, self.stopped_epoch = False, 0
         before, best = trainer.should_stop, self.best_score.clone()
         super()._run_early_stopping_check(trainer)

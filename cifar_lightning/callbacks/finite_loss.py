@@ -11,10 +11,10 @@ from cifar_lightning.training.finite import not_finite
 
 
 class FiniteLoss(Callback):
-    """Raises UserError where the loss is NaN or infinite: within `every_n_steps`, on a CPU at once.
+    """Raises UserError if the loss is NaN or infinite: at once on a CPU, else within `every_n_steps`.
 
-    It looks at the sum over the epoch so far, where NaN and infinity stay: a GPU need not wait for each step, and steps
-    that were taken directly (direct_steps.py) are seen with the next.
+    It checks the sum over the epoch so far, in which NaN and infinity persist, so that a GPU need not wait for each
+    step and steps taken directly (direct_steps.py) are included.
     """
 
     may_miss_steps = True
@@ -23,19 +23,19 @@ class FiniteLoss(Callback):
         if every_n_steps < 1:
             raise UserError(f"callbacks.finite_loss.every_n_steps={every_n_steps}: give 1 or more")
         self.every_n_steps = every_n_steps
-        self._looked_at = 0  # in which step
+        self._checked = 0  # step of the latest check
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self._looked_at = trainer.global_step
+        self._checked = trainer.global_step
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        steps = trainer.global_step - self._looked_at
+        steps = trainer.global_step - self._checked
         if pl_module.device.type == "cpu" or steps >= self.every_n_steps or trainer.is_last_batch:
-            self._looked_at = trainer.global_step
+            self._checked = trainer.global_step
             sums: Any = getattr(pl_module, "train_sums", None)
-            if sums is None:  # a module of the user's own, which counts in its own way
+            if sums is None:  # the user's own module
                 return
             loss = sums.loss.item()
             if not math.isfinite(loss):

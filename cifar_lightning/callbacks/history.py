@@ -1,4 +1,4 @@
-"""What each epoch gave, as rows of history.csv, and the clock of a run."""
+"""Record the metrics of each epoch in history.csv, log them, and measure the time of a run."""
 
 import logging
 import time
@@ -18,10 +18,10 @@ SECONDS_BETWEEN_LINES = 30
 
 
 class History(Checkpoint):
-    """Collects a row an epoch: epoch, step, METRICS (None without validation), lr, seconds since the first step.
+    """Collects a row per epoch: epoch, step, METRICS (None without validation), lr, seconds since the first step.
 
-    A `Checkpoint` for Lightning, because those are called after the module has logged the epoch's figures. Its state
-    travels in checkpoints, so a resumed run goes on with the same rows and clock.
+    A `Checkpoint`, because Lightning calls those after the module has logged the epoch's metrics. Its state is saved in
+    checkpoints, so that a resumed run continues its rows and its clock.
     """
 
     may_miss_steps = True
@@ -34,19 +34,18 @@ class History(Checkpoint):
         print_every: int | float | None = None,
         started: Callable[[], None] = lambda: None,
     ) -> None:
-        """announce: log a line an epoch, and inside one after `print_every` steps (or that share of the epoch).
+        """announce: log a line per epoch, and within an epoch every `print_every` steps (or share of the epoch).
 
-        Null: where 30 seconds have passed since the last line; 0: none inside an epoch. started: called as soon as
-        training begins.
+        None: after 30 seconds without a line; 0: no lines within an epoch. started: called when training begins.
         """
         self.path, self.announce, self.print_every, self._started = path, announce, print_every, started
         self.rows: list[dict[str, Any]] = []
         self.seconds = 0.0  # training and validation
         self.training_seconds = 0.0  # without validation
-        self.images = 0  # that training has seen, over all processes
-        self._counted = 0  # of what the module counts
-        self._printed = (0.0, 0)  # when, and in which step
-        self._clock = 0.0  # when the stretch of training or validation began that is counted next
+        self.images = 0  # trained on, over all processes
+        self._counted = 0  # of the module's images_trained
+        self._printed = (0.0, 0)  # time and step of the last line
+        self._clock = 0.0  # start of the current stretch of training or validation
         self._training = False
 
     @property
@@ -54,7 +53,7 @@ class History(Checkpoint):
         return self.images / self.training_seconds if self.training_seconds else None
 
     def state_dict(self) -> dict[str, Any]:
-        # An interrupted validation is repeated, so it is not counted.
+        # An interrupted validation is repeated, so it does not count.
         elapsed = time.perf_counter() - self._clock if self._training else 0.0
         return {
             "rows": [dict(row) for row in self.rows],
@@ -64,7 +63,7 @@ class History(Checkpoint):
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        if self.rows:  # testing the best checkpoint does not undo the epochs after it
+        if self.rows:  # testing the best checkpoint must not drop the epochs after it
             return
         self.rows = [dict(row) for row in state_dict["rows"]]
         self.seconds = state_dict["seconds"]
@@ -76,7 +75,7 @@ class History(Checkpoint):
         self._printed = (self._clock, trainer.global_step)
         if trainer.is_global_zero:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            self.path.touch()  # from now on the run's folder is worth keeping
+            self.path.touch()  # marks the run's folder as started
             self._started()
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -101,7 +100,7 @@ class History(Checkpoint):
         return 0 < every <= trainer.global_step - step
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
-        self._count_images(trainer, pl_module)  # of steps that were taken directly; a checkpoint may be saved now
+        self._count_images(trainer, pl_module)  # of direct steps, before a checkpoint is saved
 
     def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if trainer.state.fn == "fit":
@@ -115,9 +114,9 @@ class History(Checkpoint):
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._advance(training=True)
-        figures = trainer.callback_metrics
+        metrics = trainer.callback_metrics
         row: dict[str, Any] = {"epoch": trainer.current_epoch + 1, "step": trainer.global_step}
-        row |= {name: float(figures[name]) if name in figures else None for name in METRICS}
+        row |= {name: float(metrics[name]) if name in metrics else None for name in METRICS}
         row["lr"] = trainer.optimizers[0].param_groups[0]["lr"]
         row["seconds"] = round(self.seconds, 3)
         self.rows.append(row)
@@ -128,13 +127,13 @@ class History(Checkpoint):
                 self._printed = (time.perf_counter(), trainer.global_step)
 
     def _count_images(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        images: int = getattr(pl_module, "images_trained", 0)  # a module of the user's own may not count them
+        images: int = getattr(pl_module, "images_trained", 0)  # the user's own module may not count them
         self.images += (images - self._counted) * trainer.world_size
         self._counted = images
 
     @staticmethod
     def _epoch(trainer: L.Trainer) -> str:
-        """`3/30`, or `3` where there is no limit; counted from 1."""
+        """`3/30`, or `3` without a limit; counted from 1."""
         total = f"/{trainer.max_epochs}" if (trainer.max_epochs or 0) > 0 else ""
         return f"{trainer.current_epoch + 1}{total}"
 
@@ -156,8 +155,8 @@ class History(Checkpoint):
 
 
 def running(module: L.LightningModule) -> str:
-    """Loss and accuracy of the epoch so far, in this process. Waits for the device, so not to be asked every step."""
+    """Loss and accuracy of the epoch so far, in this process. Waits for the device: not for every step."""
     sums: Any = getattr(module, "train_sums", None)
-    if sums is None:  # a module of the user's own
+    if sums is None:  # the user's own module
         return ""
     return f"train {sums.loss.item() / sums.images:.4f} {sums.correct.item() / sums.images:.2%}"

@@ -1,4 +1,4 @@
-"""Ctrl-C, SIGTERM and SIGHUP: noted when they come, heeded where the run can be resumed exactly, then the run ends."""
+"""End a run on Ctrl-C, SIGTERM or SIGHUP, at the next step from which it can be resumed exactly."""
 
 import os
 import signal
@@ -14,15 +14,15 @@ from lightning.pytorch.callbacks import Checkpoint, WeightAveraging
 from cifar_lightning.callbacks.last_checkpoint import LastCheckpoint, agreed, can_resume_after
 from cifar_lightning.errors import SIGNALS, Interrupted, UserError
 
-# One press of Ctrl-C can arrive twice: from the terminal and from the command that has started this process.
+# One Ctrl-C can arrive twice: from the terminal, and from the command that started this process.
 SAME_PRESS = 0.5  # seconds
 
 
 class StopSignals:
-    """Handles SIGINT, SIGTERM and SIGHUP inside its `with` block, where that is in the main thread.
+    """Handles SIGINT, SIGTERM and SIGHUP within its `with` block, if in the main thread.
 
-    The first one raises `Interrupted`, or is noted in `received` while somebody has set `noted`; a second one ends the
-    process at once. `advice()` tells a person how to go on.
+    The first signal raises `Interrupted`, or is only recorded in `received` while `noted` is set; a second one ends the
+    process at once. `advice()` tells the user how to resume.
     """
 
     def __init__(self, advice: Callable[[], str]) -> None:
@@ -36,7 +36,7 @@ class StopSignals:
     def __enter__(self) -> "StopSignals":
         if threading.current_thread() is threading.main_thread():
             handlers = {number: signal.getsignal(number) for number in SIGNALS}
-            # Under nohup a closed terminal ends nothing.
+            # With nohup a closed terminal must not end the run.
             self._before = {n: h for n, h in handlers.items() if n.name != "SIGHUP" or h != signal.SIG_IGN}
         self.install()
         return self
@@ -45,20 +45,20 @@ class StopSignals:
         for number, handler in self._before.items():
             signal.signal(number, handler)
         if self.received is not None and isinstance(error, Exception) and not isinstance(error, UserError):
-            raise self.interrupted() from error  # it was the same signal's, sent to all: a worker that was killed, say
+            raise self.interrupted() from error  # caused by the same signal, e.g. in a data worker
 
     def install(self) -> None:
-        """Handle the signals from now on, whoever has done so in the meantime."""
+        """Install the handlers, in the place of any installed since."""
         for number in self._before:
             signal.signal(number, self._handle)
 
     def interrupted(self) -> Interrupted:
-        """What to raise, once a signal has been received."""
+        """The exception to raise after a signal."""
         number = self.received or signal.SIGINT
         return Interrupted(f"stopped by {signal.Signals(number).name}. {self.advice()}", number)
 
     def _handle(self, number: int, _: Any) -> None:
-        if os.getpid() != self._process:  # a worker that loads images: it ends with the run
+        if os.getpid() != self._process:  # a data worker, which ends with the run
             return
         now = time.monotonic()
         if self.received is not None:
@@ -73,9 +73,9 @@ class StopSignals:
 
 
 class Interruption(Checkpoint):
-    """Saves last.ckpt and raises `Interrupted` at the first step after a signal that Lightning sees.
+    """Saves last.ckpt and raises `Interrupted` at Lightning's first step after a signal.
 
-    A `Checkpoint` for Lightning, because those are called last: the state is then that of a finished step.
+    A `Checkpoint`, because Lightning calls those last, when the step is finished.
     """
 
     may_miss_steps = True
@@ -84,12 +84,12 @@ class Interruption(Checkpoint):
         self.signals = signals
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self.signals.install()  # Lightning's own handler of SIGTERM would talk to the other processes from within
+        self.signals.install()  # Lightning's own SIGTERM handler would communicate with other processes
         self.signals.noted = True
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self.signals.noted = False
-        if self.signals.received is not None:  # the last epoch's checkpoint is written
+        if self.signals.received is not None:  # the last epoch's checkpoint was written
             raise self.signals.interrupted()
 
     def on_train_batch_end(
@@ -105,7 +105,7 @@ class Interruption(Checkpoint):
             return
         if agreed(trainer, self.signals.received is not None, batch_idx):
             for callback in trainer.callbacks:  # type: ignore[attr-defined]
-                if isinstance(callback, WeightAveraging):  # puts the weights that are trained into their place again
+                if isinstance(callback, WeightAveraging):  # swaps the trained weights back in
                     callback.on_validation_epoch_end(trainer, pl_module)
             self._stop(trainer, pl_module)
 

@@ -1,4 +1,4 @@
-"""last.ckpt, from which a run goes on as if it had never been stopped; and how any checkpoint gets onto the disk."""
+"""Save last.ckpt, from which a run resumes exactly; and write any checkpoint atomically."""
 
 import io
 import math
@@ -16,23 +16,23 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 from cifar_lightning.errors import UserError
 from cifar_lightning.training.lightning_internals import accumulates
 
-BATCHES_BETWEEN_TALKS = 8  # of several processes, about whether to save or to stop
+BATCHES_BETWEEN_DECISIONS = 8  # of several processes, on whether to save or to stop
 
 
 class WholeFiles(TorchCheckpointIO):
-    """Writes a checkpoint beside its place and renames it, so that there is always a whole one.
+    """Writes a checkpoint next to its destination and renames it, so that there is always a complete one.
 
-    Lightning writes it into the folder for temporary files: from another file system that one is copied, not renamed.
+    Lightning writes it to the system's temporary folder, from which a rename is not atomic across file systems.
     """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         path = Path(path)
-        for left in path.parent.glob(f".{path.name}.*.tmp"):  # by a run that was killed
+        for left in path.parent.glob(f".{path.name}.*.tmp"):  # left by a run that was killed
             left.unlink()
-        # A new file under a name that nobody knows: a link, in a folder that came from elsewhere, is not followed.
+        # A new file with an unpredictable name, so that no link in a received folder is followed.
         temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
         content = io.BytesIO()
-        torch.save(checkpoint, content)  # not into the file: it would turn a full disk into an error of its own
+        torch.save(checkpoint, content)  # not into the file, as torch would hide the error of a full disk
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             with temporary.open("xb") as file:
@@ -46,27 +46,27 @@ class WholeFiles(TorchCheckpointIO):
 
 
 class LastCheckpoint(ModelCheckpoint):
-    """Saves last.ckpt after each epoch, after `every_minutes` of a longer one, and where a limit cuts it off.
+    """Saves last.ckpt after each epoch, every `every_minutes` within one, and when `max_steps` or `max_time` ends it.
 
-    The limits are `max_steps` and `max_time`. every_minutes: null for none in mid-epoch.
+    every_minutes: None for no checkpoint within an epoch.
     """
 
     may_miss_steps = True
 
     def __init__(self, dirpath: str | Path, every_minutes: float | None = 10) -> None:
         if every_minutes is not None and every_minutes < 0:
-            raise UserError(f"callbacks.last_checkpoint.every_minutes={every_minutes}: give 0 or more, or null")
+            raise UserError(f"callbacks.last_checkpoint.every_minutes={every_minutes}: must be at least 0, or null")
         super().__init__(dirpath, filename="last", enable_version_counter=False, save_on_train_epoch_end=True)
         self._seconds = math.inf if every_minutes is None else 60 * every_minutes
         self._next = math.inf
 
     def save(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Save, if not done since the last step."""
+        """Save, unless done since the last step."""
         super().on_train_epoch_end(trainer, pl_module)
         self._next = time.monotonic() + self._seconds
 
     def on_load_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Let the record of the best checkpoint follow a run's folder that was moved; Lightning would start anew."""
+        """Adapt the paths of the best checkpoint after the run's folder was moved; Lightning would discard them."""
         for state in checkpoint["callbacks"].values():
             if "best_k_models" in state and (Path(str(self.dirpath)) / Path(state["best_model_path"]).name).is_file():
                 _move(state, state["dirpath"], str(self.dirpath))
@@ -75,7 +75,7 @@ class LastCheckpoint(ModelCheckpoint):
         super().on_train_start(trainer, pl_module)
         self._next = time.monotonic() + self._seconds
         for callback in trainer.callbacks:  # type: ignore[attr-defined]
-            if isinstance(callback, EarlyStopping) and callback.stopped_epoch:  # before the run was, too
+            if isinstance(callback, EarlyStopping) and callback.stopped_epoch:  # it had stopped already
                 trainer.should_stop = True
 
     def on_train_batch_end(
@@ -98,9 +98,9 @@ def _move(state: dict[str, Any], old: str, new: str) -> None:
 
 
 def can_resume_after(trainer: L.Trainer, batch_idx: int) -> bool:
-    """Whether a run that is saved at this batch's end and resumed goes on as if nothing had happened.
+    """Whether a run that is saved after this batch can be resumed exactly.
 
-    Not between batches whose gradients are added up; and Lightning leaves out the validation that follows a batch.
+    Not between batches whose gradients are accumulated, and not before a validation, which Lightning would skip.
     """
     by_epochs = trainer.check_val_every_n_epoch is not None
     batches = batch_idx + 1 if by_epochs else trainer.fit_loop.epoch_loop.batch_progress.total.ready
@@ -109,7 +109,9 @@ def can_resume_after(trainer: L.Trainer, batch_idx: int) -> bool:
 
 
 def agreed(trainer: L.Trainer, wanted: bool, batch_idx: int = -1) -> bool:
-    """Whether one of the processes wants it; they all get the same answer, and ask each other every few batches."""
+    """Whether any process wants it: the same result in all of them, decided every few batches."""
     if trainer.world_size == 1:
         return wanted
-    return (batch_idx + 1) % BATCHES_BETWEEN_TALKS == 0 and trainer.strategy.reduce_boolean_decision(wanted, all=False)
+    return (batch_idx + 1) % BATCHES_BETWEEN_DECISIONS == 0 and trainer.strategy.reduce_boolean_decision(
+        wanted, all=False
+    )

@@ -1,4 +1,4 @@
-"""A table of the network's layers at the start of training: shapes, exact parameter counts, multiply-adds."""
+"""Print a table of the network's layers at the start of training: shapes, parameters, multiply-adds."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -14,7 +14,7 @@ from cifar_lightning.reporting.tables import Row, rich_table
 
 
 class ModelSummary(Callback):
-    """Prints the table once. max_depth: levels of nested layers that are shown, -1 for all."""
+    """Prints the table once. max_depth: levels of nested layers to show, -1 for all."""
 
     may_miss_steps = True
 
@@ -31,7 +31,7 @@ class ModelSummary(Callback):
 def layer_rows(module: Any, network: nn.Module, image: Tensor | None, max_depth: int = -1) -> list[Row]:
     """A row for each layer down to `max_depth`, and one for the whole network.
 
-    image: one image [1, C, H, W] as `module.normalized` takes it; without one shapes and multiply-adds are left out.
+    image: one image [1, C, H, W] for `module.normalized`; without it shapes and multiply-adds are left out.
     """
     shapes, multiply_adds = ({}, {}) if image is None else traced(network, module.normalized(image))
     rows = []
@@ -50,7 +50,7 @@ def layer_rows(module: Any, network: nn.Module, image: Tensor | None, max_depth:
 
 @torch.no_grad()
 def traced(network: nn.Module, image: Tensor) -> tuple[dict[str, tuple[int, ...]], Mapping[str, int]]:
-    """The shape of each layer's output (without the batch) and its multiply-adds, for one normalised image."""
+    """The shape of each layer's output (without the batch) and its multiply-adds, for one normalized image."""
     shapes: dict[str, tuple[int, ...]] = {}
 
     def note(name: str) -> Any:

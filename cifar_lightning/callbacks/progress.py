@@ -1,4 +1,4 @@
-"""What a terminal shows while a run goes on, beside the line an epoch that History logs everywhere."""
+"""Show a progress bar on a terminal, beside the line per epoch that History logs."""
 
 import time
 from typing import Any
@@ -8,21 +8,21 @@ from lightning.pytorch.callbacks import RichProgressBar
 
 from cifar_lightning.callbacks.history import running
 
-# How often in a second Lightning's thread looks whether to draw. Each epoch waits for its end, so until it next looks.
-LOOKS = 50
+# How often per second Lightning's thread checks whether to draw. The end of each epoch waits for the next check.
+CHECKS = 50
 
 
 class ProgressBar(RichProgressBar):
-    """Rich's bar over one epoch, with the loss and accuracy of the epoch so far, drawn `refresh_rate` times a second.
+    """Rich's bar over one epoch, with the loss and accuracy of the epoch so far, drawn `refresh_rate` times per second.
 
-    What an epoch gave is the line that `History` logs above it, the same as where output is piped. A drawing takes a
-    millisecond or more from training, and the metrics of a step that is not drawn aren't asked for.
+    The metrics of a finished epoch are in the line that `History` logs above it. Drawing takes a millisecond or more
+    from training, so metrics are computed only for steps that are drawn.
     """
 
     may_miss_steps = True
 
     def __init__(self, refresh_rate: int = 4) -> None:
-        super().__init__(refresh_rate=LOOKS if refresh_rate else 0, leave=False)
+        super().__init__(refresh_rate=CHECKS if refresh_rate else 0, leave=False)
         self._between = 1 / max(refresh_rate, 1)  # seconds
         self._start, self._drawn = 0.0, 0.0
         self._images = 0  # trained on before this epoch

@@ -1,4 +1,4 @@
-"""Which of Lightning's callbacks can't do here what they are for, and what to use instead."""
+"""Refuse Lightning callbacks that can't work here, and name the alternative."""
 
 from collections.abc import Iterable
 
@@ -9,12 +9,12 @@ from omegaconf import DictConfig
 from cifar_lightning.errors import UserError
 
 REFUSED: dict[type[Callback], str] = {
-    lightning.StochasticWeightAveraging: "its average is set after the last checkpoint, so that other weights would be "
+    lightning.StochasticWeightAveraging: "it sets the average after the last checkpoint, so other weights would be "
     "saved and tested; use ema_decay=0.999, or lightning.pytorch.callbacks.WeightAveraging",
     lightning.BatchSizeFinder: "the batch size belongs to the experiment; set data.batch_size",
     lightning.LearningRateFinder: "the learning rate belongs to the experiment; set optimizer.lr, or search for it",
     lightning.BackboneFinetuning: "the networks here have no attribute 'backbone'; use model.freeze, or "
-    "optimizer.groups for learning rates of parts",
+    "optimizer.groups for learning rates of single layers",
     lightning.SpikeDetection: "it does not run with this version of Lightning; callbacks.finite_loss ends a run whose "
     "loss is NaN or infinite",
 }
@@ -22,15 +22,15 @@ ABSTRACT = (lightning.BaseFinetuning,)
 
 
 def check_callbacks(callbacks: Iterable[Callback], config: DictConfig) -> None:
-    """Raises UserError for a callback that would fail in mid-training, or whose result would be lost."""
+    """Raise UserError for a callback that would fail during training, or whose result would be lost."""
     for callback in callbacks:
         name = type(callback).__name__
         for refused, why in REFUSED.items():
             if isinstance(callback, refused):
                 raise UserError(f"{name}: {why}")
         if type(callback) in ABSTRACT:
-            raise UserError(f"{name}: it is a base class; name a class made from it")
+            raise UserError(f"{name}: it is a base class; use a subclass")
         if isinstance(callback, lightning.ModelPruning) and config.channels_last:
-            raise UserError(f"{name}: it views weights as vectors, which needs channels_last=false")
+            raise UserError(f"{name}: it flattens weights with view, which needs channels_last=false")
         if isinstance(callback, lightning.DeviceStatsMonitor) and not config.logger:
-            raise UserError(f"{name}: it needs a logger to write to, such as logger=csv")
+            raise UserError(f"{name}: it needs a logger, such as logger=csv")

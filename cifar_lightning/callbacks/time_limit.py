@@ -1,4 +1,4 @@
-"""`trainer.max_time`, which cuts a run off as `trainer.max_steps` does."""
+"""`trainer.max_time`: end training after a duration, as `trainer.max_steps` does after a step."""
 
 import logging
 from typing import Any
@@ -13,10 +13,10 @@ log = logging.getLogger(__name__)
 
 
 class TimeLimit(Timer):
-    """Ends training after `duration` (DD:HH:MM:SS, stops and resumes left out), where it can be resumed exactly.
+    """Ends training after `duration` (DD:HH:MM:SS of training), at a step from which it can be resumed exactly.
 
-    Lightning's own would validate the epoch's beginning, and might keep that as the best checkpoint: a run that goes
-    on would not be the uninterrupted one any more.
+    Lightning's Timer would validate in mid-epoch and might keep that as the best checkpoint, so that a resumed run
+    would differ from an uninterrupted one.
     """
 
     may_miss_steps = True
@@ -28,5 +28,5 @@ class TimeLimit(Timer):
         remaining, batch_idx = self.time_remaining(), args[-1] if args else kwargs["batch_idx"]
         over = agreed(trainer, remaining is not None and remaining <= 0, batch_idx)
         if over and may_stop(trainer) and can_resume_after(trainer, batch_idx):
-            log.info("trainer.max_time is over after step %d", trainer.global_step)
+            log.info("trainer.max_time reached after step %d", trainer.global_step)
             trainer.fit_loop.epoch_loop.max_steps = trainer.global_step

@@ -1,1 +1,1 @@
-"""Architectures: plain modules that know nothing of training."""
+"""Architectures: plain nn.Modules, independent of training and data sets."""

@@ -1,8 +1,8 @@
-"""AlexNet at the size of CIFAR-10, with batch norm.
+"""AlexNet for 32 px images, with batch norm.
 
 A. Krizhevsky, I. Sutskever and G. Hinton, "ImageNet classification with deep convolutional neural networks", 2012
-(15.3 % top-5 error on ImageNet). This version for 32 px, with 3x3 kernels throughout and one hidden layer, follows a
-tutorial that published 86.9 % test accuracy on CIFAR-10 (best epoch by validation accuracy; 86.5 % in the last).
+(15.3 % top-5 error on ImageNet). This version, with 3x3 kernels throughout and one hidden layer, follows a tutorial
+that published 86.9 % test accuracy on CIFAR-10 (best epoch by validation accuracy; 86.5 % in the last).
 """
 
 from collections.abc import Callable
@@ -51,7 +51,7 @@ class AlexNet(nn.Module):
             nn.Linear(256 * size * size, 512),
             nn.BatchNorm1d(512),
             activation(),
-            # The tutorial drops out before ReLU: the same function, as the two commute.
+            # The tutorial has dropout before ReLU: the same function, as the two commute.
             nn.Dropout(0.1),
             nn.Linear(512, num_classes),
         )

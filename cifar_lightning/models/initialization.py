@@ -1,9 +1,9 @@
-"""Initialisation of weights by name.
+"""Initialize weights by name.
 
 Xavier: Glorot and Bengio 2010. Kaiming: He et al. 2015 (arXiv 1502.01852), fan-in and the gain of ReLU. LeCun: fan-in
-and gain 1, what SELU wants (Klambauer et al. 2017). Orthogonal: Saxe et al. 2014. Dirac: torch's weights, but the first
-filters of a convolution pass its input channels on (Zagoruyko and Komodakis 2017, arXiv 1706.00388). All but `default`
-and `tutorial` set biases to 0 and leave norms at weight 1, bias 0.
+and gain 1, for SELU (Klambauer et al. 2017). Orthogonal: Saxe et al. 2014. Dirac: torch's weights, except that the
+first filters of a convolution are the identity (Zagoruyko and Komodakis 2017, arXiv 1706.00388). All but `default` and
+`tutorial` set biases to 0 and leave norms at weight 1, bias 0.
 """
 
 from collections.abc import Callable
@@ -20,7 +20,7 @@ Init = Literal[
 
 
 def _dirac(weight: Tensor) -> Tensor:
-    if weight.ndim > 2:  # torch's own zeroes what is beyond the first filters: they would stay alike in training
+    if weight.ndim > 2:  # torch's own zeroes all further filters, which would then stay identical in training
         nn.init.dirac_(weight.detach()[: weight.shape[1]])
     return weight
 
@@ -37,7 +37,7 @@ _WEIGHTS: dict[Init, Callable[[Tensor], Tensor]] = {
 
 
 def initialize(network: nn.Module, init: Init) -> None:
-    """Initialise all convolutions and linear layers of `network`; `default` keeps what torch gave them."""
+    """Initialize all convolutions and linear layers of `network`; `default` keeps torch's initialization."""
     if init == "default":
         return
     for module in network.modules():

@@ -1,8 +1,8 @@
 """ResNets for small images: a 3x3 stem without pooling, then stages of basic blocks.
 
 K. He, X. Zhang, S. Ren and J. Sun, "Deep residual learning for image recognition", 2015 (arXiv 1512.03385), section
-4.2: 91.25 % test accuracy on CIFAR-10 with 3 stages of 3 blocks (ResNet-20). Here 1x1 projections with norm (their
-option B) take the place of zero padding where the shape changes. A tutorial's network with 2 blocks a stage
+4.2: 91.25 % test accuracy on CIFAR-10 with 3 stages of 3 blocks (ResNet-20). Where the shape changes, this one has 1x1
+projections with norm (their option B) instead of zero padding. A tutorial's network with 2 blocks a stage
 (`model=resnet`) published 73.14 % after 3 epochs; github.com/kuangliu/pytorch-cifar has 93.02 % for ResNet-18 at 32 px
 (`model=resnet18`).
 """
@@ -15,7 +15,7 @@ from cifar_lightning.models.initialization import Init, initialize
 
 
 class ResNet(nn.Module):
-    """Stem, stages of `blocks` basic blocks each, average over the image, linear layer.
+    """Stem, stages of `blocks` basic blocks each, global average pooling, linear layer.
 
     Every stage but the first halves the image.
 
@@ -68,6 +68,6 @@ class BasicBlock(nn.Module):
 
 
 def _conv_norm(in_channels: int, out_channels: int, kernel: int, stride: int = 1) -> list[nn.Module]:
-    # No bias: the norm that follows has one.
+    # No bias, as the norm after it has one.
     conv = nn.Conv2d(in_channels, out_channels, kernel, stride, padding=kernel // 2, bias=False)
     return [conv, nn.BatchNorm2d(out_channels)]

@@ -1,8 +1,8 @@
-"""The network of the CIFAR-10 speed records: whitened patches, then three groups of plain convolutions.
+"""The network of the CIFAR-10 speed records: whitened patches, then three groups of convolutions.
 
 K. Jordan, "94% on CIFAR-10 in 3.29 seconds on a single GPU", 2024 (arXiv 2404.00498); its successor with Muon
-(github.com/KellerJordan/cifar10-airbench) has 94.01 % after 8 epochs, and a wider and deeper one of 3 convolutions a
-group 96.00 % after 45.
+(github.com/KellerJordan/cifar10-airbench) reaches 94.01 % in 8 epochs, and a wider one with 3 convolutions per group
+96.00 % in 45.
 """
 
 from collections.abc import Callable, Sequence
@@ -14,17 +14,17 @@ from torch.nn.functional import conv2d
 from cifar_lightning.models.initialization import Init, initialize
 from cifar_lightning.models.whitening import whitening_filters
 
-SILENT = 1e-2  # responses that vary have a deviation of 1, or less where the patches vary little
+SILENT = 1e-2  # responses have a standard deviation of 1, or less where the patches vary little
 
 
 class SpeedNet(nn.Module):
-    """A frozen 2x2 convolution that whitens patches, groups that each halve the image, max pooling, linear layer.
+    """A frozen 2x2 whitening convolution, groups that each halve the image, max pooling, linear layer.
 
     The whitening filters are computed by `initialize_from(images)`; `init` is for the other layers.
 
-    convolutions: in each group; from the third on they are added to the group's first (He et al. 2015).
-    logit_scale: what the logits are multiplied by; null: 1 / the last width.
-    norm_momentum: the share of the latest batch in the norms' running statistics.
+    convolutions: per group; with three or more, all but the first are a residual (He et al. 2015).
+    logit_scale: factor of the logits; None for 1 / the last width.
+    norm_momentum: weight of the latest batch in the norms' running statistics.
 
     Shapes: images [N, 3, H, W], logits [N, num_classes].
     """
@@ -51,17 +51,17 @@ class SpeedNet(nn.Module):
         self.pool = nn.MaxPool2d(3)
         self.head = nn.Linear(width, num_classes, bias=False)
         self.logit_scale = logit_scale or 1 / width
-        for part in (self.groups, self.head):  # the whitening's biases stay torch's, as in the published network
-            initialize(part, init)
+        for module in (self.groups, self.head):  # the whitening keeps torch's biases, as in the published network
+            initialize(module, init)
         self.whitening.weight.requires_grad_(False)
         with torch.no_grad():
             self.head.weight /= self.head.weight.std()
 
     def initialize_from(self, images: Tensor) -> None:
-        """Compute the whitening filters from these normalised training images [N, 3, H, W].
+        """Compute the whitening filters from normalized training images [N, 3, H, W].
 
-        A filter for what never varies in them, such as the colour of grey images, gets the bias 0: any other constant
-        would be divided by its deviation in the norms that follow, which is next to nothing.
+        A filter whose response does not vary, such as colour in grey images, gets the bias 0: the norms that follow
+        would divide any other constant by a standard deviation of almost 0.
         """
         with torch.no_grad():
             self.whitening.weight.copy_(whitening_filters(images))
@@ -73,7 +73,7 @@ class SpeedNet(nn.Module):
         return self.head(features.flatten(1)) * self.logit_scale
 
     def _whitened(self, images: Tensor) -> Tensor:
-        # In full precision: filters of small variance subtract nearly equal pixels, and enlarge what rounding leaves.
+        # In full precision: filters of small variance subtract nearly equal pixels and amplify rounding errors.
         device = images.device.type
         with torch.autocast(device, enabled=False):
             responses = self.whitening(images.to(self.whitening.weight.dtype))
@@ -81,7 +81,7 @@ class SpeedNet(nn.Module):
 
 
 class Group(nn.Module):
-    """Convolutions with norm and activation; the first is followed by max pooling, which costs least before a norm."""
+    """Convolutions with norm and activation; max pooling after the first, before its norm, where it is cheapest."""
 
     def __init__(
         self,
@@ -109,7 +109,7 @@ class Group(nn.Module):
 
 
 class BiasNorm(nn.BatchNorm2d):
-    """Batch norm whose weight stays 1: the convolution after it can scale as well."""
+    """Batch norm with a fixed weight of 1, as the next convolution can scale."""
 
     def __init__(self, channels: int, momentum: float) -> None:
         super().__init__(channels, eps=1e-12, momentum=momentum)

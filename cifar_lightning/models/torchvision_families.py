@@ -1,7 +1,7 @@
-"""What torchvision's classifiers differ in: the sizes they take, where their stem and their last stage are.
+"""The image sizes, stems and last stages of torchvision's classifiers.
 
 Plain data, without torch, so that a name can be checked before torch is imported. Every entry is tested against the
-networks themselves. Each network's paper is named in torchvision's documentation of it.
+networks themselves. torchvision's documentation names each network's paper.
 """
 
 import difflib
@@ -12,15 +12,15 @@ from cifar_lightning.errors import UserError
 
 @dataclass(frozen=True)
 class Family:
-    """Networks with one plan. Paths are those of `nn.Module.get_submodule`; `path.-3:` is the last three children."""
+    """Networks of one design. Paths are for `nn.Module.get_submodule`; `path.-3:` is the last three children."""
 
     names: tuple[str, ...]
-    last_stage: tuple[str, ...]  # from the lowest resolution on; for AlexNet and VGG the fully connected layers
-    stem: tuple[str, ...] = ()  # first convolution and, where there is one, first pooling: what stem=cifar replaces
-    min_size: int = 1  # smaller images vanish on the way
-    exact_size: bool = False  # no larger images either
+    last_stage: tuple[str, ...]  # the lowest resolution; for AlexNet and VGG the fully connected layers
+    stem: tuple[str, ...] = ()  # first convolution and, if any, first pooling: replaced by stem=cifar
+    min_size: int = 1  # smaller images vanish in the poolings
+    exact_size: bool = False  # larger images are not possible either
     made_for: int = 224
-    aux_weight: float = 0.0  # of auxiliary heads in the training loss
+    aux_weight: float = 0.0  # weight of auxiliary heads in the training loss
     aux_min_size: int = 0  # smaller images vanish in the auxiliary heads
 
     def check_size(self, name: str, size: int) -> None:
@@ -30,7 +30,7 @@ class Family:
         if size < self.min_size:
             raise UserError(
                 f"{name} can't take images of {size} px: give model.image_size, "
-                f"at least {self.min_size}; {self.made_for} is what it was made for"
+                f"at least {self.min_size}; it was designed for {self.made_for}"
             )
 
 
@@ -89,10 +89,7 @@ NAMES = tuple(sorted(name for family in FAMILIES for name in family.names))
 
 
 def family_of(name: str) -> Family:
-    """The family of a classifier that torchvision has.
-
-    Raises UserError for an unknown name, with the nearest one.
-    """
+    """The family of a torchvision classifier. Raises UserError for an unknown name, with the nearest one."""
     for family in FAMILIES:
         if name in family.names:
             return family

@@ -1,4 +1,4 @@
-"""torchvision's ImageNet weights in a network with another head."""
+"""Load torchvision's ImageNet weights into a network with another head."""
 
 import pickle
 import re
@@ -16,10 +16,10 @@ from cifar_lightning.models.torchvision_families import Family
 
 
 def load_pretrained(network: nn.Module, name: str, family: Family, new: Collection[nn.Module]) -> None:
-    """Load the weights of the classifier `name` into all of `network` but its modules in `new`.
+    """Load the weights of the classifier `name` into all of `network` except the modules in `new`.
 
-    They come from torch's download cache ($TORCH_HOME/hub/checkpoints) or are downloaded to it. Raises UserError,
-    saying where to put which file, when neither is possible or when the file there holds something else.
+    They come from torch's cache ($TORCH_HOME/hub/checkpoints) or are downloaded to it. Raises UserError, with the file
+    to put there, if neither is possible, or if the file there does not hold these weights.
     """
     versions = torchvision.models.get_model_weights(name)
     weights = versions.DEFAULT
@@ -30,9 +30,9 @@ def load_pretrained(network: nn.Module, name: str, family: Family, new: Collecti
     state = _read(weights, path)
     kept = {id(tensor) for module in new for tensor in module.state_dict(keep_vars=True).values()}
     wanted = {key for key, tensor in network.state_dict(keep_vars=True).items() if id(tensor) not in kept}
-    for key in list(state):  # in place, because the dictionary also carries the versions of its layers
+    for key in list(state):  # in place, as the dictionary also carries the versions of its layers
         tensor = state.pop(key)
-        # DenseNet's weights are from when names could have dots (torchvision/models/densenet.py, _load_state_dict).
+        # DenseNet's weights have dots in names (torchvision/models/densenet.py, _load_state_dict).
         renamed = re.sub(r"(denselayer\d+\.(?:norm|relu|conv))\.([12])", r"\1\2", key)
         if renamed in wanted:
             state[renamed] = tensor

@@ -1,4 +1,4 @@
-"""Any classifier of torchvision, adapted to CIFAR-10.
+"""Any classifier of torchvision, adapted to small images.
 
 The networks, their papers and their results on ImageNet: pytorch.org/vision/stable/models.html. A tutorial published
 70.31 % on CIFAR-10 for `resnet18` with its ImageNet stem after 3 epochs.
@@ -17,14 +17,14 @@ from cifar_lightning.models.torchvision_weights import load_pretrained
 
 
 class TorchvisionClassifier(nn.Module):
-    """The network `name` with `num_classes` outputs, on images enlarged to `image_size` if that is given.
+    """The network `name` with `num_classes` outputs, on images resized to `image_size` if given.
 
-    `stem="cifar"` makes the first convolution 3x3 with stride 1 and drops the pooling after it. `pretrained` loads
-    torchvision's ImageNet weights but for the head, and for a first convolution of another shape. `freeze` leaves
-    only the head ("all_but_head"), or the last stage too ("all_but_last_stage"), and what pretraining can't give to
-    be trained; batch norms that are frozen keep their statistics. `dropout` replaces the network's own probabilities.
+    `stem="cifar"` makes the first convolution 3x3 with stride 1 and removes the pooling after it. `pretrained` loads
+    torchvision's ImageNet weights, except for the head and a first convolution of another shape. `freeze` trains only
+    the head ("all_but_head"), or also the last stage ("all_but_last_stage"), and layers without pretrained weights;
+    frozen batch norms keep their statistics. `dropout` replaces the network's own probabilities.
 
-    Shapes: images [N, 3, 32, 32]; logits [N, num_classes].
+    Shapes: images [N, 3, H, W]; logits [N, num_classes].
     """
 
     def __init__(
@@ -45,10 +45,10 @@ class TorchvisionClassifier(nn.Module):
         family.check_size(name, size)
         if stem == "cifar" and not family.stem:
             able = ", ".join(f.names[0] for f in FAMILIES if f.stem)
-            raise UserError(f"model.stem=cifar: {name} has no such stem; these and their kin do: {able}")
+            raise UserError(f"model.stem=cifar: {name} has no such stem; choose from these families: {able}")
         self.image_size = image_size
         self.aux_weight = family.aux_weight
-        # init_weights: torchvision's own initialisation, of which it otherwise warns that it may change.
+        # init_weights: torchvision's current default, which it otherwise warns may change.
         aux = {"aux_logits": size >= family.aux_min_size, "init_weights": True} if family.aux_weight else {}
         self.network = torchvision.models.get_model(name, num_classes=num_classes, **aux)
         auxiliary = [module for child, module in self.network.named_children() if "aux" in child.lower()]
@@ -73,14 +73,14 @@ class TorchvisionClassifier(nn.Module):
         return self
 
     def compile(self, *args: Any, **kwargs: Any) -> None:
-        # Not this module's __call__, which training goes around by way of weighted_heads.
+        # Not this module's __call__, as training calls weighted_heads.
         self.network.compile(*args, **kwargs)
 
     def forward(self, images: Tensor) -> Tensor:
         return self.weighted_heads(images)[0][1]
 
     def weighted_heads(self, images: Tensor) -> list[tuple[float, Tensor]]:
-        """Logits of each head with its weight in the training loss; the main head is first, and alone in eval mode."""
+        """(weight, logits) of each head, the main head first; only the main head in evaluation mode."""
         if self.image_size:
             images = F.interpolate(images, size=self.image_size, mode="bilinear")
         out = self.network(images)
@@ -106,7 +106,7 @@ def _last_stage(network: nn.Module, family: Family) -> list[nn.Module]:
 
 
 def _use_small_stem(network: nn.Module, family: Family) -> list[nn.Module]:
-    """Make the stem one for small images; returns the convolution if it is a new one."""
+    """Replace the stem by one for small images; returns the new convolution, if any."""
     path, *pool = family.stem
     if pool:
         network.set_submodule(pool[0], nn.Identity())

@@ -14,10 +14,10 @@ from cifar_lightning.models.initialization import Init, initialize
 
 
 class WideResNet(nn.Module):
-    """A convolution to 16 channels, three groups of pre-activation blocks, average over the image, linear layer.
+    """A convolution to 16 channels, three groups of pre-activation blocks, global average pooling, linear layer.
 
-    `depth` counts the convolutions, the 1x1 shortcut of each group included (28 = 1 + 3 * (4 * 2 + 1)); the groups have
-    16, 32 and 64 channels times `widen_factor`.
+    `depth` counts the convolutions, including the 1x1 shortcut of each group (28 = 1 + 3 * (4 * 2 + 1)); the groups
+    have 16, 32 and 64 channels times `widen_factor`.
 
     Shapes: images [N, 3, H, W]; logits [N, num_classes].
     """
@@ -36,7 +36,7 @@ class WideResNet(nn.Module):
         blocks, rest = divmod(depth - 4, 6)
         if rest or blocks < 1:
             near = 6 * max(1, round((depth - 4) / 6)) + 4
-            raise UserError(f"model.depth={depth}: must be 6 n + 4 for n blocks a group, e.g. {near}")
+            raise UserError(f"model.depth={depth}: must be 6 n + 4 for n blocks per group, e.g. {near}")
         layers: list[nn.Module] = [nn.Conv2d(3, 16, 3, padding=1, bias=False)]
         width = 16
         for group in range(3):

@@ -1,4 +1,4 @@
-"""Optimizers from config: any class that takes parameters or groups of them, torch.optim's first of all."""
+"""Build an optimizer and its parameter groups from the config."""
 
 import inspect
 from collections.abc import Iterator, Mapping
@@ -11,21 +11,21 @@ from cifar_lightning.config.compose import instantiate
 from cifar_lightning.errors import UserError
 
 OURS = ("decay_norms_and_biases", "groups", "name")
-FLATTENING = ".LBFGS"  # views gradients as vectors, which channels_last weights do not allow
-# What torch's classes ask of a network that those here don't give: its own words come late, or name no way out.
+FLATTENING = ".LBFGS"  # flattens gradients with view, which channels_last weights do not allow
+# Classes of torch.optim that can't train these networks; torch reports it late or without an alternative.
 REFUSED = {
-    "torch.optim.Muon": "it takes matrices only; use optimizer=muon, which trains convolutions, too",
-    "torch.optim.SparseAdam": "it takes sparse gradients only, which no network here has; use optimizer=adam",
+    "torch.optim.Muon": "it takes matrices only; use optimizer=muon, which also trains convolutions",
+    "torch.optim.SparseAdam": "it takes sparse gradients only; use optimizer=adam",
 }
 FUSED_DEVICES = {"cpu", "cuda", "mps"}
 
 
 def build_optimizer(network: nn.Module, optimizer: Mapping[str, Any], *, allow_fused: bool = True) -> Optimizer:
-    """The optimizer that `optimizer["_target_"]` names, over the parameters that are trained.
+    """The optimizer `optimizer["_target_"]` over the trainable parameters.
 
-    Its other keys are the class's own, but three: `decay_norms_and_biases` and `groups` (see `parameter_groups`), and
-    `name`, which the config made `_target_` of. One fused kernel does the step where class and device have one and
-    `fused` is not given; `allow_fused=False` is for callers that need the gradients unscaled before the step.
+    The other keys are arguments of the class, except `decay_norms_and_biases` and `groups` (see `parameter_groups`) and
+    `name`, which is part of `_target_`. Uses a fused kernel where class and device have one, unless `fused` is given;
+    `allow_fused=False` is for callers that need unscaled gradients before the step. Raises UserError for bad arguments.
     """
     if why := REFUSED.get(optimizer["_target_"]):
         raise UserError(f"optimizer ({optimizer['_target_']}): {why}")
@@ -44,54 +44,54 @@ def build_optimizer(network: nn.Module, optimizer: Mapping[str, Any], *, allow_f
     known = [*built.defaults, "epochs"]
     for key, settings in (optimizer.get("groups") or {}).items():
         for name in settings:
-            if name not in known:  # torch would keep it and heed it not
-                raise UserError(
-                    f"optimizer.groups.{key}.{name}: there is no such setting; there are {', '.join(known)}"
-                )
+            if name not in known:  # torch would ignore it
+                raise UserError(f"optimizer.groups.{key}.{name}: no such setting; choose from {', '.join(known)}")
     return built
 
 
 def parameter_groups(
     network: nn.Module, *, decay_norms_and_biases: bool, own: Mapping[str, Mapping[str, Any]] | None = None
 ) -> list[dict[str, Any]]:
-    """One group of all trained parameters, or two: the second, without weight decay, is of norms and biases.
+    """One group of all trainable parameters, or two: the second has the norms and biases, without weight decay.
 
-    Those whose names begin with a key of `own` (`head` for `head.weight`) are apart, with the settings that it gives;
-    the last of several keys that fit counts. Besides the optimizer's own settings a group may have `epochs`: it is
-    trained in so many first epochs only (see `Factor` in schedules.py, and `ImageClassifier`).
-    Raises UserError where there is nothing to train, and for a key of `own` that no parameter begins with.
+    Parameters whose names begin with a key of `own` (`head` for `head.weight`) get their own groups, with its settings;
+    of several matching keys the last one applies. A group may also have `epochs`: it is trained in the first so many
+    epochs only (see `Factor` in schedules.py, and `ImageClassifier`).
+    Raises UserError if there is nothing to train, and for a key of `own` that matches no parameter.
     """
     trained = {name: parameter for name, parameter in network.named_parameters() if parameter.requires_grad}
     if not trained:
-        raise UserError("no parameter is left to train: model.freeze leaves nothing, or the network has none")
+        raise UserError("there are no trainable parameters: model.freeze excludes all, or the network has none")
     groups: list[dict[str, Any]] = []
-    for part, settings in _parts(trained, own or {}):
+    for members, settings in _by_key(trained, own or {}):
         if decay_norms_and_biases:
-            groups.append({"params": part, **settings})
+            groups.append({"params": members, **settings})
         else:
-            groups.append({"params": [p for p in part if p.ndim > 1], **settings})
-            groups.append({"params": [p for p in part if p.ndim <= 1], "weight_decay": 0.0, **settings})
+            groups.append({"params": [p for p in members if p.ndim > 1], **settings})
+            groups.append({"params": [p for p in members if p.ndim <= 1], "weight_decay": 0.0, **settings})
     return [group for group in groups if group["params"]]
 
 
-def _parts(
+def _by_key(
     trained: Mapping[str, nn.Parameter], own: Mapping[str, Mapping[str, Any]]
 ) -> Iterator[tuple[list[nn.Parameter], Mapping[str, Any]]]:
-    """The parameters of each key of `own` with its settings; first those of none."""
+    """The parameters that match no key of `own`, then those of each key with its settings."""
     key_of = {name: ([""] + [key for key in own if f"{name}.".startswith(f"{key}.")])[-1] for name in trained}
     yield [parameter for name, parameter in trained.items() if not key_of[name]], {}
     for key, settings in own.items():
         if not isinstance(settings, Mapping) or not isinstance(settings.get("epochs", 1), int):
             raise UserError(f"optimizer.groups.{key}={settings}: give settings such as {{lr: 0.1, epochs: 3}}")
-        part = [parameter for name, parameter in trained.items() if key_of[name] == key]
-        if not part:
+        members = [parameter for name, parameter in trained.items() if key_of[name] == key]
+        if not members:
             names = ", ".join(dict.fromkeys(name.partition(".")[0] for name in trained))
-            raise UserError(f"optimizer.groups.{key}: no trained parameter's name begins so; there are {names}")
-        yield part, settings
+            raise UserError(
+                f"optimizer.groups.{key}: no trainable parameter's name begins with this; choose from {names}"
+            )
+        yield members, settings
 
 
 def _on_fused_devices(groups: list[dict[str, Any]]) -> bool:
     parameters = [parameter for group in groups for parameter in group["params"]]
-    if any(hasattr(parameter, "device_mesh") for parameter in parameters):  # sharded; torch has no fused SGD for those
+    if any(hasattr(parameter, "device_mesh") for parameter in parameters):  # sharded: torch has no fused SGD for these
         return False
     return all(parameter.device.type in FUSED_DEVICES and parameter.is_floating_point() for parameter in parameters)

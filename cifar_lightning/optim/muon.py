@@ -1,8 +1,8 @@
-"""Muon: momentum whose update is made orthogonal, for filters and matrices; plain SGD for every other parameter.
+"""Muon, momentum with orthogonalized updates, for filters and matrices; SGD for all other parameters.
 
 K. Jordan et al., "Muon: an optimizer for hidden layers in neural networks", 2024
-(https://kellerjordan.github.io/posts/muon). The iteration and its coefficients are theirs: an odd polynomial, applied
-to a matrix, acts on its singular values alone, and this one drives all of them towards 1.
+(https://kellerjordan.github.io/posts/muon). The iteration and its coefficients are theirs: an odd polynomial of a
+matrix acts on its singular values only, and this one drives all of them towards 1.
 """
 
 from collections import defaultdict
@@ -17,15 +17,16 @@ COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 
 
 class Muon(Optimizer):
-    """Filters and matrices (two dimensions or more) by Muon, all others by SGD.
+    """Muon for filters and matrices (two dimensions or more), SGD for the others.
 
-    A group may say which of the two with `muon`, and give its own `lr`, `momentum`, `nesterov` and `weight_decay`;
-    without a word on `muon` it is divided by dimension, and what it gives holds for both parts. `weight_decay` shrinks
-    a weight by its learning rate's share of it under Muon and is added to the gradient under SGD.
+    A group may choose with `muon`, and have its own `lr`, `momentum`, `nesterov` and `weight_decay`; without `muon` it
+    is divided by dimension, and its settings apply to both. `weight_decay` is decoupled with Muon, and added to the
+    gradient with SGD.
 
-    ns_steps: Newton-Schulz iterations; 5 bring the singular values to about 0.7 to 1.2, 3 leave the small ones smaller.
-    rescale: bring each weight to the norm sqrt(rows) before its step, so that `lr` is the size of the step in relation
-        to the weight. Only for weights whose size does not matter, such as convolutions that a norm follows.
+    ns_steps: Newton-Schulz iterations; 5 bring the singular values to about 0.7 to 1.2, 3 leave small ones smaller.
+    rescale: scale each weight to the norm sqrt(rows) before its step, so that `lr` is relative to the weight's size.
+    Only
+        for weights whose scale does not matter, such as convolutions followed by a norm.
     Raises ValueError for values out of range, and for a vector in a group with `muon` true.
     """
 
@@ -57,7 +58,7 @@ class Muon(Optimizer):
         if not 0 <= group["momentum"] < 1:
             raise ValueError(f"momentum={group['momentum']} must be from 0 to below 1")
         if not (isinstance(group["ns_steps"], int) and group["ns_steps"] >= 1):
-            raise ValueError(f"ns_steps={group['ns_steps']} must be a whole number of at least 1")
+            raise ValueError(f"ns_steps={group['ns_steps']} must be an integer of at least 1")
         if group["muon"] and any(p.ndim < 2 for p in group["params"]):
             raise ValueError("Muon is for filters and matrices: put vectors into a group with muon=False")
 
@@ -85,7 +86,7 @@ class Muon(Optimizer):
             by_shape[len(p), p[0].numel()].append((p, update))
         for (rows, columns), pairs in by_shape.items():  # one product for all matrices of a shape
             matrices = torch.stack([update.reshape(rows, columns) for _, update in pairs])
-            # Tall matrices: the same root mean square for an entry's change as a square one has.
+            # Tall matrices get the same root mean square change per entry as square ones.
             lr = group["lr"] * max(1.0, rows / columns) ** 0.5
             for (p, _), matrix in zip(pairs, orthogonalized(matrices, group["ns_steps"]), strict=True):
                 p.add_(matrix.view(p.shape), alpha=-lr)
@@ -97,7 +98,7 @@ class Muon(Optimizer):
         torch._foreach_add_(params, self._moments(params, grads, group), alpha=-group["lr"])
 
     def _moments(self, params: list[Tensor], grads: list[Tensor], group: dict[str, Any]) -> list[Tensor]:
-        """The gradients' momentum, or with Nesterov what it will be if the gradient comes once more."""
+        """The gradients' momentum, with Nesterov as if the gradient were added once more."""
         for p in params:
             if not self.state[p]:
                 self.state[p]["momentum_buffer"] = torch.zeros_like(p)
@@ -108,10 +109,10 @@ class Muon(Optimizer):
 
 
 def orthogonalized(matrices: Tensor, steps: int = 5, dtype: torch.dtype | None = None) -> Tensor:
-    """Near the orthogonal factors of matrices [..., M, N]: U V' of each U S V', by Newton-Schulz iteration.
+    """Approximate the orthogonal factors U V' of matrices U S V' [..., M, N] by Newton-Schulz iteration.
 
-    Singular values within 1/100 of the largest come to 0.7 to 1.2 with 5 steps. Computed in `dtype`; by default in
-    bfloat16 on a GPU, which is exact enough, and in the matrices' own type elsewhere. Zeros stay zeros.
+    5 steps bring singular values of at least 1/100 of the largest to 0.7 to 1.2. Computed in `dtype`: by default
+    bfloat16 on a GPU, which is exact enough, and the matrices' own type elsewhere. Zeros stay zeros.
     """
     if matrices.shape[-2] > matrices.shape[-1]:
         return orthogonalized(matrices.mT, steps, dtype).mT
@@ -126,7 +127,7 @@ def orthogonalized(matrices: Tensor, steps: int = 5, dtype: torch.dtype | None =
 
 
 def _divided(params: Iterable[Any], muon: dict[str, Any], sgd: dict[str, Any]) -> list[dict[str, Any]]:
-    """The groups with all their settings; one that does not say which it is for becomes two."""
+    """The groups with all their settings; a group without `muon` becomes two."""
     params = list(params)
     if not params:
         raise ValueError("there are no parameters")

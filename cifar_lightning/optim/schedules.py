@@ -1,14 +1,14 @@
-"""Learning-rate schedules, their lengths taken from the Trainer.
+"""Learning-rate schedules, with their length taken from the Trainer.
 
-Each is a function `f(optimizer, *, steps, steps_per_epoch, **keys)` that returns Lightning's scheduler dicts:
-`steps` optimizer steps in all (infinite for unlimited training), `steps_per_epoch` in an epoch. All but two are a
-closed form, a factor of the initial learning rate for each step, so nothing of them but the position is state.
+Each is a function `f(optimizer, *, steps, steps_per_epoch, **keys)` that returns Lightning's scheduler dicts, for
+`steps` optimizer steps in all (infinite for unlimited training) and `steps_per_epoch` per epoch. All but two are closed
+forms, a factor of the initial learning rate for each step, so their only state is the position.
 
-Warm-up rises linearly over the first `warmup_epochs`, from 1/(n + 1) of the learning rate in the first of its n
-steps. `interval` says whether the learning rate changes with every step or every epoch.
+Warm-up rises linearly over the first `warmup_epochs`, from 1/(n + 1) of the learning rate in the first of its n steps.
+`interval` says whether the learning rate changes with every step or every epoch.
 
-A parameter group with `epochs` of its own (optimizer.groups) goes through the whole of a closed form in these, and has
-the learning rate 0 from then on.
+A parameter group with its own `epochs` (optimizer.groups) completes a closed form within these, and then has the
+learning rate 0.
 """
 
 import math
@@ -25,12 +25,12 @@ from cifar_lightning.config.monitors import METRICS
 from cifar_lightning.errors import UserError
 
 Interval = Literal["step", "epoch"]
-Factor = Callable[[int, float], float]  # of the learning rate, in step n of so many
+Factor = Callable[[int, float], float]  # factor of the learning rate in step n of `total`
 Schedulers = list[dict[str, Any]]
 
 
 def build_schedule(optimizer: Optimizer, scheduler: Mapping[str, Any], trainer: Trainer) -> Schedulers:
-    """The schedule that `scheduler["_target_"]` names, as long as this Trainer will train."""
+    """The schedule `scheduler["_target_"]` for the length of this Trainer's training. Raises UserError."""
     steps, steps_per_epoch = training_length(trainer)
     schedule = instantiate({**scheduler, "_partial_": True})
     try:
@@ -40,8 +40,8 @@ def build_schedule(optimizer: Optimizer, scheduler: Mapping[str, Any], trainer: 
 
 
 def training_length(trainer: Trainer) -> tuple[float, float]:
-    """Optimizer steps of the whole training and of an epoch; infinite where nothing limits them."""
-    trainer.fit_loop.setup_data()  # makes the loader, if there is none yet
+    """Optimizer steps of the whole training and of an epoch; infinite if unlimited."""
+    trainer.fit_loop.setup_data()  # creates the loader if there is none yet
     steps = trainer.estimated_stepping_batches
     batches = trainer.num_training_batches
     steps_per_epoch = batches if math.isinf(batches) else math.ceil(batches / trainer.accumulate_grad_batches)
@@ -51,7 +51,7 @@ def training_length(trainer: Trainer) -> tuple[float, float]:
 def constant(
     optimizer: Optimizer, *, steps: float, steps_per_epoch: float, warmup_epochs: float = 0, interval: Interval = "step"
 ) -> Schedulers:
-    """The learning rate as given, after a warm-up if any."""
+    """A constant learning rate, after an optional warm-up."""
     warmup = _warmup(warmup_epochs, interval, steps_per_epoch)
     interval = interval if warmup else "epoch"
     return _closed_form(optimizer, lambda n, total: 1.0, warmup, math.inf, interval, steps_per_epoch)
@@ -126,12 +126,12 @@ def onecycle(
     anneal_strategy: Literal["cos", "linear"] = "cos",
     cycle_momentum: bool = True,
 ) -> Schedulers:
-    """Up to the learning rate and down again, step by step, momentum the other way (Smith and Topin 2018)."""
+    """Up to the learning rate and down again, with momentum in the opposite direction (Smith and Topin 2018)."""
     _refuse_own_epochs("onecycle", optimizer)
     _, total = _lengths("onecycle", steps, steps_per_epoch, 0, "step")
     if not 0 <= pct_start < 1:
         raise UserError(f"scheduler.pct_start={pct_start}: give a share of the training, from 0 to less than 1")
-    if pct_start * total == 1:  # torch would divide by the length of a rise that is over with the first step
+    if pct_start * total == 1:  # torch would divide by a rise of length 0
         pct_start += 1e-9
     scheduler = _OneCycle(
         optimizer,
@@ -164,17 +164,17 @@ def plateau(
         raise UserError(f"scheduler.monitor={monitor}: choose one of {', '.join(METRICS)}")
     schedulers: Schedulers = []
     if warmup := _warmup(warmup_epochs, "step", steps_per_epoch):
-        # Not a closed form: it must leave the learning rate alone once the plateau's is the one that counts.
-        rise = LinearLR(optimizer, start_factor=1 / (warmup + 1), total_iters=warmup)
-        schedulers.append({"scheduler": rise, "interval": "step", "name": "warmup"})
-    falls = ReduceLROnPlateau(
+        # Not a closed form, as it must not change the learning rate after the warm-up.
+        warm = LinearLR(optimizer, start_factor=1 / (warmup + 1), total_iters=warmup)
+        schedulers.append({"scheduler": warm, "interval": "step", "name": "warmup"})
+    reduce = ReduceLROnPlateau(
         optimizer, mode=best_is(monitor), factor=factor, patience=patience, threshold=threshold, min_lr=min_lr
     )
-    return [*schedulers, {"scheduler": falls, "interval": "epoch", "monitor": monitor, "name": "lr"}]
+    return [*schedulers, {"scheduler": reduce, "interval": "epoch", "monitor": monitor, "name": "lr"}]
 
 
 class _OneCycle(OneCycleLR):
-    """Keeps its position only, as the closed forms do, so that a resumed run may be longer or shorter."""
+    """Saves only its position, like the closed forms, so that a resumed run may be longer or shorter."""
 
     def state_dict(self) -> dict[str, Any]:
         return {key: self.__dict__[key] for key in ("last_epoch", "_step_count", "_last_lr")}
@@ -194,28 +194,26 @@ def _closed_form(
 
 def _refuse_own_epochs(name: str, optimizer: Optimizer) -> None:
     if any("epochs" in group for group in optimizer.param_groups):
-        raise UserError(f"scheduler={name} can't end for a part of the network: leave out optimizer.groups.*.epochs")
+        raise UserError(f"scheduler={name} can't end early for a parameter group: leave out optimizer.groups.*.epochs")
 
 
 def _lengths(name: str, steps: float, steps_per_epoch: float, epochs: float, interval: str) -> tuple[int, int]:
-    """Steps (or epochs, as `interval` says) of the warm-up and of the whole training."""
+    """Length of the warm-up and of the whole training, in steps or epochs according to `interval`."""
     if math.isinf(steps):
-        raise UserError(f"scheduler={name} needs to know how long training lasts: set trainer.max_epochs or max_steps")
+        raise UserError(f"scheduler={name} needs the length of training: set trainer.max_epochs or max_steps")
     warmup = _warmup(epochs, interval, steps_per_epoch)
     total = int(steps) if interval == "step" else math.ceil(steps / steps_per_epoch)
     if warmup >= total > 1:
-        rank_zero_warn(f"scheduler.warmup_epochs={epochs} is as long as the training: nothing is left to decay")
+        rank_zero_warn(f"scheduler.warmup_epochs={epochs} is as long as the training: the learning rate will not decay")
     return warmup, total
 
 
 def _warmup(epochs: float, interval: str, steps_per_epoch: float) -> int:
-    if interval not in ("step", "epoch"):
-        raise UserError(f"scheduler.interval={interval}: choose step or epoch")
     if epochs < 0 or (epochs and math.isinf(steps_per_epoch)):
-        raise UserError(f"scheduler.warmup_epochs={epochs}: give 0 or more, and data whose epochs have a length")
+        raise UserError(f"scheduler.warmup_epochs={epochs}: must be at least 0, and epochs must have a finite length")
     return round(epochs * steps_per_epoch) if epochs and interval == "step" else round(epochs)
 
 
 def _progress(n: int, warmup: int, total: float) -> float:
-    """How much of the training after the warm-up is done, 0 to 1."""
+    """Progress of the training after the warm-up, from 0 to 1."""
     return min(1.0, max(0, n - warmup) / max(1, total - warmup))

@@ -1,7 +1,7 @@
-"""What is read and changed of Lightning beyond its public interface, and the promise that needs it.
+"""All access to Lightning's private attributes.
 
-Resuming in mid-epoch bit for bit, and steps that Lightning does not see (callbacks/direct_steps.py), need its loops'
-counters. tests/training/test_lightning_internals.py fails where a new version of Lightning changes them.
+Bit-exact resume in mid-epoch, and steps that bypass Lightning (callbacks/direct_steps.py), need its loops' counters.
+tests/training/test_lightning_internals.py fails if a new version of Lightning changes them.
 """
 
 from typing import Any
@@ -11,12 +11,12 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 
 
 def accumulates(trainer: L.Trainer) -> bool:
-    """Whether the current batch's gradients are added to those of the next: no optimizer step follows it."""
+    """Whether the current batch's gradients are accumulated, so that no optimizer step follows it."""
     return trainer.fit_loop._should_accumulate()
 
 
 def may_stop(trainer: L.Trainer) -> bool:
-    """Whether `min_epochs` and `min_steps` are over."""
+    """Whether `min_epochs` and `min_steps` have been reached."""
     return trainer.fit_loop._can_stop_early
 
 
@@ -25,12 +25,12 @@ def saves_within_epochs(callback: ModelCheckpoint) -> bool:
 
 
 def set_up_loader_again(trainer: L.Trainer) -> None:
-    """Counting the steps has set the loader up, before it could be given its position in the epoch."""
+    """Discard the loader that counting the steps created before its position in the epoch was restored."""
     trainer.fit_loop._combined_loader = None
 
 
 def count_steps(trainer: L.Trainer, steps: int, step_schedulers: int) -> None:
-    """Put Lightning's counters to where they are after so many steps of its own."""
+    """Advance Lightning's counters as if it had done this many steps itself."""
     fetcher, loop = trainer.fit_loop._data_fetcher, trainer.fit_loop.epoch_loop
     if not steps or fetcher is None:
         return
@@ -43,19 +43,19 @@ def count_steps(trainer: L.Trainer, steps: int, step_schedulers: int) -> None:
 
 
 def leave_finished_epoch(trainer: L.Trainer) -> None:
-    """Under `max_steps` Lightning would go through the end of an epoch again that had ended."""
+    """With `max_steps` Lightning would repeat the end of a finished epoch after a resume."""
     loop = trainer.fit_loop
     if loop.restarted_on_epoch_end:
         loop.epoch_progress.increment_completed()
-        for part in (loop, loop.epoch_loop, loop.epoch_loop.val_loop):
-            part._restarting = False
-            part.reset_restart_stage()
+        for each in (loop, loop.epoch_loop, loop.epoch_loop.val_loop):
+            each._restarting = False
+            each.reset_restart_stage()
 
 
 def repeat_validation(fit_loop: dict[str, Any]) -> None:
-    """Let a run that is saved within a validation begin that validation anew.
+    """Let a run that was saved during validation repeat that validation from its start.
 
-    This is how Lightning tells that one was interrupted; it would go on with the batch after.
+    Lightning takes these counters for an interrupted validation, which it would otherwise continue.
     """
     progress = fit_loop["epoch_loop.val_loop.batch_progress"]
     nothing = dict.fromkeys(("ready", "started", "processed", "completed"), 0)

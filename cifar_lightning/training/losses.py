@@ -1,4 +1,4 @@
-"""The training loss. Validation and test always report the plain cross entropy."""
+"""The training loss. Validation and test always report plain cross entropy."""
 
 from collections.abc import Sequence
 from typing import Literal
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 class CrossEntropy(nn.CrossEntropyLoss):
     """PyTorch's cross entropy of logits [N, K] with labels int64 [N] or probabilities [N, K].
 
-    weight: a number for each of the K classes, by which its images count.
+    weight: a weight for each of the K classes.
     """
 
     def __init__(
@@ -27,9 +27,9 @@ class CrossEntropy(nn.CrossEntropyLoss):
 
 
 def loss_and_mean(loss: nn.Module, logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-    """What the optimizer minimises, and its mean over the images.
+    """The loss that the optimizer minimizes, and its mean over the images.
 
-    A loss may return one value for each image, which is averaged, or a sum, which its attribute `reduction` says.
+    A loss may return one value per image, which are averaged, or a sum, if its attribute `reduction` is "sum".
     """
     value = loss(logits, targets)
     value = value.mean() if value.ndim else value

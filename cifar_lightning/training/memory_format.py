@@ -1,4 +1,4 @@
-"""How a network's convolutions and images lie in memory."""
+"""Choose the memory format of a network's convolutions and images."""
 
 import torch
 from torch import nn
@@ -7,11 +7,11 @@ ONE_VECTOR = 16  # float32 numbers in an AVX-512 register
 
 
 def memory_format(network: nn.Module, channels_last: bool) -> torch.memory_format:
-    """`channels_last` where that is wanted and safe.
+    """`channels_last` where it is wanted and safe.
 
-    In that format the gradient of a 1x1 convolution with stride and fewer than 16 input channels is written past its
-    end on CPUs with AVX-512, where the threads don't share a batch evenly: wrong weights or a crash (seen with torch
-    2.15, oneDNN 3.13). The other format has no such fault.
+    In that format the gradient of a strided 1x1 convolution with fewer than 16 input channels is written past its end
+    on CPUs with AVX-512 if the threads don't divide the batch evenly: wrong weights or a crash (torch 2.15, oneDNN
+    3.13).
     """
     return (
         torch.channels_last if channels_last and not any(map(_unsafe, network.modules())) else torch.contiguous_format

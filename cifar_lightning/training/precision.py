@@ -1,4 +1,4 @@
-"""`trainer.precision=auto`: bfloat16 where the hardware computes in it natively."""
+"""Resolve `trainer.accelerator` and `trainer.precision=auto`: bfloat16 where the hardware supports it natively."""
 
 import logging
 from importlib.util import find_spec
@@ -18,15 +18,10 @@ log = logging.getLogger(__name__)
 
 
 def resolve_accelerator(accelerator: str) -> str:
-    """`cpu`, `cuda` or `mps` for what the config asks for.
-
-    Raises UserError where the machine has no such device.
-    """
+    """`cpu`, `cuda`, `mps` or `tpu` for `trainer.accelerator`. Raises UserError if there is no such device."""
     cuda, mps = torch.cuda.is_available(), torch.backends.mps.is_available()
     if accelerator in ("gpu", "cuda") and not cuda and not (mps and accelerator == "gpu"):
-        raise UserError(
-            f"trainer.accelerator={accelerator}: PyTorch finds no GPU here; use trainer.accelerator=cpu or auto"
-        )
+        raise UserError(f"trainer.accelerator={accelerator}: PyTorch finds no GPU; use trainer.accelerator=cpu or auto")
     if accelerator == "mps" and not mps:
         raise UserError("trainer.accelerator=mps: this machine has no Apple GPU; use trainer.accelerator=cpu or auto")
     if accelerator == "tpu" and find_spec("torch_xla") is None:
@@ -37,7 +32,7 @@ def resolve_accelerator(accelerator: str) -> str:
 
 
 def resolve_precision(precision: str | int, accelerator: str) -> str | int:
-    """`bf16-mixed` or `32-true` for `auto`; anything else is returned as it is."""
+    """`bf16-mixed` or `32-true` for `auto`; anything else is returned unchanged."""
     device = resolve_accelerator(accelerator)
     if precision != "auto":
         return precision
@@ -47,7 +42,7 @@ def resolve_precision(precision: str | int, accelerator: str) -> str | int:
 
 
 def computes_bfloat16(device: str) -> bool:
-    """Whether the device multiplies bfloat16 natively: CUDA capability 8 and later, CPUs with AMX or AVX512-BF16."""
+    """Whether the device supports bfloat16 natively: CUDA capability 8 and later, CPUs with AMX or AVX512-BF16."""
     if device == "cuda":
         return torch.cuda.get_device_capability() >= (8, 0)
     if device == "cpu":

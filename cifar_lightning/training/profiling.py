@@ -1,4 +1,4 @@
-"""What stands in the place of a profiler where none is asked for."""
+"""A profiler that does nothing, faster than Lightning's."""
 
 from contextlib import AbstractContextManager, nullcontext
 
@@ -8,17 +8,17 @@ from lightning.pytorch.profilers import Profiler
 class NoProfiler(Profiler):
     """Measures nothing, at no cost.
 
-    Lightning opens a hundred of a profiler's contexts in each step; those of its own default, which measures nothing
-    either, are new generators every time: a tenth of a millisecond, where a small network's step takes two.
+    Lightning enters about a hundred profiler contexts per step. Its own PassThroughProfiler creates a generator for
+    each: 0.1 ms per step, where a small network's step takes 2 ms.
     """
 
     _context = nullcontext()
 
     def start(self, action_name: str) -> None:
-        """Nothing begins."""
+        """Does nothing."""
 
     def stop(self, action_name: str) -> None:
-        """Nothing ends."""
+        """Does nothing."""
 
     def profile(self, action_name: str) -> AbstractContextManager[None]:  # type: ignore[override]
         return self._context

@@ -1,4 +1,4 @@
-"""What a checkpoint holds beside Lightning's own state, so that a resumed run is the uninterrupted one."""
+"""The state that a checkpoint needs beside Lightning's, so that a resumed run equals an uninterrupted one."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -14,12 +14,12 @@ if TYPE_CHECKING:
 
 
 def state(module: "ImageClassifier") -> dict[str, Any]:
-    """What an uninterrupted run would know later on; of sums and random states, a row for each process."""
+    """The state of a module in training; sums and random states have a row for each process."""
     trainer, device = module.trainer, module.device
     rows = {"sums": module.train_sums.state(), "rng": torch.get_rng_state()}
     if device.type != "cpu":
         rows["device_rng"] = torch.get_device_module(device).get_rng_state()
-    if trainer.world_size == 1 or trainer.interrupted:  # the others may be gone: wait for none
+    if trainer.world_size == 1 or trainer.interrupted:  # the other processes may have ended
         rows = {key: row.cpu()[None] for key, row in rows.items()}
     else:
         rows = {key: trainer.strategy.all_gather(row.to(device)).cpu() for key, row in rows.items()}
@@ -34,27 +34,25 @@ def state(module: "ImageClassifier") -> dict[str, Any]:
 
 
 def restore(module: "ImageClassifier", saved: dict[str, Any]) -> None:
+    """Restore what `state` returned."""
     leave_finished_epoch(module.trainer)
     row = min(module.global_rank, len(saved["rng"]) - 1)
-    if saved["epoch"] == module.trainer.current_epoch:  # not where the epoch's last step was the checkpoint's
+    if saved["epoch"] == module.trainer.current_epoch:  # else the checkpoint was written after the epoch's last step
         module.train_sums.load(saved["sums"][row])
     module.val_means = {key: module.train_sums.loss.new_tensor(mean) for key, mean in saved["val_means"].items()}
     module.val_step = saved.get("val_step")
     module.events = list(saved.get("events", []))
-    torch.set_rng_state(saved["rng"][row].clone())  # torch reads the storage from its start, a row is further on
+    torch.set_rng_state(saved["rng"][row].clone())  # a clone, as torch reads a storage from its start
     if "device_rng" in saved and module.device.type != "cpu":
         torch.get_device_module(module.device).set_rng_state(saved["device_rng"][row].clone())
 
 
 def complete(module: "ImageClassifier", checkpoint: dict[str, Any]) -> None:
-    """Make a checkpoint of training fit to go on from.
-
-    Raises UserError, before it is written, where the weights are no numbers any more.
-    """
+    """Complete a checkpoint before it is written. Raises UserError if its weights are NaN or infinite."""
     weights: list[Tensor] = [tensor for tensor in checkpoint["state_dict"].values() if tensor.is_floating_point()]
     if not all(tensor.isfinite().all() for tensor in weights):
         raise UserError(not_finite(module.trainer, "the weights hold NaN or infinity"))
     if module.val_sums is not None:
         repeat_validation(checkpoint["loops"]["fit_loop"])
-    for logger in module.trainer.loggers:  # what they hold back would be missing in the curves of a killed run
+    for logger in module.trainer.loggers:  # otherwise buffered points would be missing after a kill
         logger.save()

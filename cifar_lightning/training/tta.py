@@ -1,4 +1,4 @@
-"""Test-time augmentation: the mean of a network's logits over mirrored and shifted views of each image."""
+"""Test-time augmentation: average a network's logits over mirrored and shifted views of each image."""
 
 import math
 from collections.abc import Callable
@@ -13,10 +13,10 @@ UNCERTAIN = 0.25  # share of a batch (github.com/hiverge/cifar10-speedrun)
 
 
 def averaged_logits(network: Callable[[Tensor], Tensor], images: Tensor, tta: TTA) -> tuple[Tensor, Tensor]:
-    """The mean logits [N, K] over the views of each image, and the logits of the images as they are; both float32.
+    """The mean logits [N, K] over each image's views, and the logits of the images themselves; both float32.
 
-    flip_shift_uncertain: the mean over flip_shift's views for the quarter of the images whose largest probability is
-    lowest, one view for the others: in all less than half of flip_shift's time.
+    flip_shift_uncertain: the views of flip_shift for the quarter of the images whose largest probability is lowest, one
+    view for the others: less than half of flip_shift's time.
     """
     if tta == "flip_shift_uncertain":
         plain = network(images).float()
@@ -30,10 +30,10 @@ def averaged_logits(network: Callable[[Tensor], Tensor], images: Tensor, tta: TT
 
 
 def views(images: Tensor, tta: TTA) -> list[tuple[float, Tensor]]:
-    """Each view of floating-point images [N, C, H, W] with its weight, the images themselves first; these add up to 1.
+    """(weight, view) of floating-point images [N, C, H, W], the images themselves first; weights sum to 1.
 
     flip: the image and its mirror image. flip_shift: half of the weight on these two, half on both shifted by one pixel
-    up and left and by one down and right, the border reflected (Jordan 2024, arXiv 2404.00498, section 3.5).
+    up and left, and down and right, with reflected borders (Jordan 2024, arXiv 2404.00498, section 3.5).
     """
     if tta == "none":
         return [(1.0, images)]

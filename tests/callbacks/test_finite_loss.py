@@ -45,7 +45,7 @@ def test_the_step_the_learning_rate_and_the_last_good_checkpoint_are_named(tmp_p
 
 
 def test_in_the_first_epoch_there_is_no_checkpoint_to_name(tmp_path):
-    with pytest.raises(UserError, match=r"in step 3 \(epoch 1, .*No checkpoint had been written yet"):
+    with pytest.raises(UserError, match=r"in step 3 \(epoch 1, .*No checkpoint was written yet"):
         train(tmp_path, more=[Break("on_train_batch_end", 2)])
     assert not (tmp_path / "last.ckpt").exists()
 

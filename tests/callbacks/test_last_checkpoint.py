@@ -110,5 +110,5 @@ def test_a_write_that_fails_leaves_the_checkpoint_before_and_nothing_else(tmp_pa
 
 @pytest.mark.parametrize("minutes", [-1, -0.5])
 def test_a_negative_interval_is_refused(tmp_path, minutes):
-    with pytest.raises(UserError, match=rf"^callbacks.last_checkpoint.every_minutes={minutes}: give 0 or more"):
+    with pytest.raises(UserError, match=rf"^callbacks.last_checkpoint.every_minutes={minutes}: must be at least 0"):
         LastCheckpoint(tmp_path, minutes)

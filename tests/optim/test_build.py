@@ -99,7 +99,7 @@ def test_a_part_of_the_network_may_have_settings_of_its_own(decay_norms_and_bias
 @pytest.mark.parametrize(
     ("own", "message"),
     [
-        ({"hed": {"lr": 1.0}}, r"optimizer\.groups\.hed: .* there are 0, 1, 5"),
+        ({"hed": {"lr": 1.0}}, r"optimizer\.groups\.hed: .* choose from 0, 1, 5"),
         ({"5": 3}, r"groups\.5=3: give settings"),
         ({"5": {"lrr": 1.0}}, r"groups\.5\.lrr: .*lr, momentum"),
     ],

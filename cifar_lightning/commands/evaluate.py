@@ -67,7 +67,7 @@ def run(given: Given) -> int:
         **{key: classifier.config.get("choices", {}).get(key) for key in ("experiment", "model")},
         "seed": classifier.config.get("seed"),
         "command": shlex.join(["python", "-m", "cifar_lightning", "evaluate", *given["typed"]]),
-        **record.circumstances(trainer, data),
+        **record.provenance(trainer, data),
     }
     record.write_test(out, logits, part.labels, classifier.class_names)
     record.save_figures(out, drawn)

@@ -35,7 +35,7 @@ def run(given: Given) -> int:
     name = "_".join([checkpoint.stem, split] + [tta] * (tta != "none"))
     out = output_path(Path(given["out"] or checkpoint.with_name(name)).expanduser(), folder=True)
 
-    # Imports torch, seconds that help and errors need not wait.
+    # These import torch, which help and errors do without.
     from rich import get_console
 
     from cifar_lightning.checkpoints.load import load_classifier, load_data

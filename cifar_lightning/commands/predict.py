@@ -47,7 +47,7 @@ def run(given: Given) -> int:
     output_path(figure, key="figure")
     split, numbers = parse_index(given["index"]) if given["index"] else ("", [])
 
-    # Imports torch, seconds that help and errors need not wait.
+    # These import torch, which help and errors do without.
     from rich.console import Console
 
     from cifar_lightning.api import load

@@ -215,28 +215,17 @@ def _value(config: Any, key: str) -> Any:
 
 def show(metrics: Mapping[str, Any], folder: Path) -> None:
     """Print the result tables, the files written, and commands to run next."""
-    console = get_console()
+    console, run = get_console(), str(shown(folder))
     console.print()
     console.print(tables.result_table(metrics))
     if "test/acc_per_class" in metrics:
         console.print(tables.class_table(metrics))
-    say(f"in {shown(folder)}:")
+    say(f"in {run}:")
     say(f"  {', '.join(sorted(path.name for path in folder.iterdir() if path.suffix in ('.json', '.csv')))}, figures/")
-    say("next:")
-    for line in next_commands(metrics, folder):
-        say(f"  {line}")
+    say(f"next:\n  {command('report', run)}")
+    if any(folder.glob("checkpoints/*.ckpt")):
+        say(f"  {command('predict', f'ckpt_path={run}', 'index=test:0,1,2')}")
     if any(folder.glob("events.out.tfevents.*")):
         logs = folder.parents[2] if len(shown(folder).parents) > 3 else folder
         say(f"  {shlex.join(['tensorboard', '--logdir', str(shown(logs)), '--host', 'localhost'])}")
         say("    losses and accuracies: http://localhost:6006/#custom_scalars")
-
-
-def next_commands(metrics: Mapping[str, Any], folder: Path) -> list[str]:
-    run = str(shown(folder))
-    lines = [command("report", run)]
-    if any(folder.glob("checkpoints/*.ckpt")):
-        lines.append(command("predict", f"ckpt_path={run}", "index=test:0,1,2"))
-    words = [word for word in shlex.split(metrics["command"])[3:] if not word.startswith(("seed=", "hydra.run.dir="))]
-    if not any(word.startswith(("ckpt_path=", "train=")) for word in words):
-        lines.append(command(*words, f"seed={metrics['seed'] + 1}"))
-    return lines

@@ -92,7 +92,7 @@ def train(config: DictConfig, *, show: bool = True) -> dict[str, Any]:
     processes = processes_to_start(resumed.trainer)
     if processes > 0:
         return run_processes(processes)
-    from cifar_lightning.runs.train import run  # imports torch, 2 seconds that help and mistakes need not wait
+    from cifar_lightning.runs.train import run  # imports torch, which takes 2 s
 
     return run(config, overrides, show=show)
 

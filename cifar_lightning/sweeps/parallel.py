@@ -1,6 +1,5 @@
 """Share this machine among the jobs of a sweep that run at once: GPUs, threads and the terminal."""
 
-import importlib.util
 import itertools
 import logging
 import os
@@ -10,6 +9,7 @@ import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from importlib.metadata import distributions as find_distributions
 from pathlib import Path
 from typing import Any
 
@@ -54,15 +54,11 @@ def launcher_name(launcher: Mapping[str, Any]) -> str:
 def check_installed(launcher: Mapping[str, Any]) -> None:
     """Raise UserError, saying how to install it, if the launcher's package is missing."""
     plugin = re.match(r"hydra_plugins\.hydra_([a-z]+)_launcher", str(launcher["_target_"]))
-    if plugin is None:
-        return
-    with suppress(ModuleNotFoundError):  # there is no Hydra plugin at all
-        if importlib.util.find_spec(plugin[0]) is not None:
-            return
-    raise UserError(
-        f"hydra/launcher={launcher_name(launcher)} needs the package hydra-{plugin[1]}-launcher: "
-        f"pip install 'cifar-lightning[{plugin[1]}]' (in a clone: pip install -e '.[{plugin[1]}]')"
-    )
+    if plugin and not any(find_distributions(name=f"hydra-{plugin[1]}-launcher")):
+        raise UserError(
+            f"hydra/launcher={launcher_name(launcher)} needs the package hydra-{plugin[1]}-launcher: "
+            f"pip install 'cifar-lightning[{plugin[1]}]' (in a clone: pip install -e '.[{plugin[1]}]')"
+        )
 
 
 @contextmanager

@@ -261,7 +261,7 @@ def test_a_job_is_the_same_from_here_and_from_the_command(here):
 def test_a_sweep_is_checked_before_its_first_run(here):
     with pytest.raises(UserError, match="did you mean tanh"):
         sweep([*SMALL, "activation=relu,tanhh"])
-    with pytest.raises(UserError, match="finds nothing"):
+    with pytest.raises(UserError, match="matches nothing"):
         sweep([*SMALL, "activation=glob(x*)"])
     assert not list(here.iterdir())
 

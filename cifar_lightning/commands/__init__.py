@@ -1,6 +1,6 @@
-"""The commands, one short file each, and their one parser."""
+"""The commands, a short file each, and their parser."""
 
-# What follows `python -m cifar_lightning`, with the line of its own that --help gives it.
+# `python -m cifar_lightning NAME`, and the line about it in --help.
 COMMANDS = {
     "evaluate": "every metric, table and figure of a checkpoint",
     "predict": "labels for images of your own",

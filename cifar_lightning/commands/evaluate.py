@@ -1,13 +1,12 @@
-"""The command evaluate: every figure and table of a checkpoint's test."""
+"""The command evaluate: every metric, table and figure of a checkpoint."""
 
-import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from cifar_lightning.commands.parser import ACCELERATOR, CHECKPOINT, ELSEWHERE, Command, Given, Key, output_path
 from cifar_lightning.config.signatures import choices_of
 from cifar_lightning.console import say
+from cifar_lightning.runs.folders import command
 
 COMMAND = Command(
     "evaluate",
@@ -15,7 +14,7 @@ COMMAND = Command(
     "The data settings, the split and the precision are those of the checkpoint's run.",
     keys={
         **CHECKPOINT,
-        "split": Key("the part that is tested", "test", ("val", "test")),
+        "split": Key("the split that is tested", "test", ("val", "test")),
         "tta": Key("average over mirrored, shifted views", "none", choices_of("cifar_lightning.training.tta", "TTA")),
         "out": Key("a folder for the results, if not the one beside the checkpoint"),
         "precision": Key("such as 32-true, if not that of the training run"),
@@ -25,8 +24,8 @@ COMMAND = Command(
     bare="ckpt_path",
     examples={
         "ckpt_path=best.ckpt": "the test set; results in best_test/ beside the checkpoint",
-        "ckpt_path=best.ckpt split=val tta=flip_shift out=results": "the validation part, six views of each image",
-        "ckpt_path=logs/train/runs/RUN data.root=/data": "a run's best checkpoint; the data lie elsewhere now",
+        "ckpt_path=best.ckpt split=val tta=flip_shift out=results": "the validation split, six views of each image",
+        "ckpt_path=logs/train/runs/RUN data.root=/data": "a run's best checkpoint; the data was moved",
     },
 )
 
@@ -36,12 +35,14 @@ def run(given: Given) -> int:
     name = "_".join([checkpoint.stem, split] + [tta] * (tta != "none"))
     out = output_path(Path(given["out"] or checkpoint.with_name(name)).expanduser(), folder=True)
 
-    # Imports torch: seconds that help and mistakes need not wait for.
+    # These import torch, which help and errors do without.
+    from rich import get_console
+
     from cifar_lightning.checkpoints.load import load_classifier, load_data
     from cifar_lightning.console import adopt_lightning_loggers
     from cifar_lightning.evaluation import calibration
     from cifar_lightning.evaluation.testing import build_evaluator, chosen_split, test_logits
-    from cifar_lightning.reporting import files
+    from cifar_lightning.reporting import files, tables
     from cifar_lightning.runs import record
     from cifar_lightning.training.metrics import test_metrics
 
@@ -55,9 +56,9 @@ def run(given: Given) -> int:
     metrics = test_metrics(logits, part.labels, classifier.class_names)
     drawn = record.draw_test(metrics, part.images, logits, part.labels, classifier.class_names)
     confidences, predictions = logits.softmax(1).max(1)
-    right = predictions == part.labels
-    drawn["reliability"] = calibration.reliability_diagram(confidences, right, metrics["test/ece"])
-    drawn["confidence"] = calibration.confidence_histogram(confidences, right)
+    correct = predictions == part.labels
+    drawn["reliability"] = calibration.reliability_diagram(confidences, correct, metrics["test/ece"])
+    drawn["confidence"] = calibration.confidence_histogram(confidences, correct)
     evaluation = {
         **{f"{split}/{key.partition('/')[2]}": value for key, value in metrics.items()},
         "images": len(part),
@@ -66,28 +67,21 @@ def run(given: Given) -> int:
         "checkpoint": str(checkpoint),
         **{key: classifier.config.get("choices", {}).get(key) for key in ("experiment", "model")},
         "seed": classifier.config.get("seed"),
-        "command": shlex.join(["python", "-m", "cifar_lightning", "evaluate", *given["typed"]]),
-        **record.circumstances(trainer, data),
+        "command": command("evaluate", *given["typed"]),
+        **record.provenance(trainer, data),
     }
     record.write_test(out, logits, part.labels, classifier.class_names)
     record.save_figures(out, drawn)
     files.write_json(out / "evaluation.json", evaluation)
-    show(evaluation, metrics, out, "validation part" if split == "val" else "test set")
+
+    title = f"{len(part):,} images of the {'validation split' if split == 'val' else 'test set'}"
+    get_console().print(tables.result_table(evaluation | {"checkpoint": checkpoint.name}, title))
+    get_console().print(tables.class_table(metrics, "Accuracy per class"))
+    for path in sorted((out / "figures").glob("*.png")):
+        say(f"figure       {path}")
+    say(f"metrics      {out / 'evaluation.json'}")
+    say(f"predictions  {out / 'predictions.csv'}")
     return 0
-
-
-def show(evaluation: Mapping[str, Any], metrics: Mapping[str, Any], out: Path, part: str) -> None:
-    from rich import get_console
-
-    from cifar_lightning.reporting import tables
-
-    console = get_console()
-    shown = {**evaluation, "checkpoint": Path(evaluation["checkpoint"]).name}
-    console.print(tables.result_table(shown, f"{evaluation['images']:,} images of the {part}"))
-    console.print(tables.class_table(metrics, "Accuracy per class"))
-    lines = [f"figure       {path}" for path in sorted((out / "figures").glob("*.png"))]
-    for line in [*lines, f"metrics      {out / 'evaluation.json'}", f"predictions  {out / 'predictions.csv'}"]:
-        say(line)
 
 
 def main(arguments: Sequence[str]) -> int:

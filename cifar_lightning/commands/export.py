@@ -1,4 +1,4 @@
-"""The command export: one file for use elsewhere, checked against the checkpoint."""
+"""The command export: a checkpoint as one file for use elsewhere, checked against the checkpoint."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -35,16 +35,10 @@ def run(given: Given) -> int:
     if out.exists() and out.samefile(checkpoint):
         raise UserError(f"out={out} is the checkpoint itself: give another name")
 
-    from cifar_lightning.evaluation.export import export  # imports torch: seconds that mistakes need not wait for
+    from cifar_lightning.evaluation.export import export  # imports torch
 
-    done = export(
-        checkpoint,
-        out,
-        format=given["format"],
-        dtype=given["input"],
-        root=given["data.root"],
-        trusted=given["trust"],
-    )
+    settings = {"format": given["format"], "dtype": given["input"], "root": given["data.root"]}
+    done = export(checkpoint, out, **settings, trusted=given["trust"])
     say(f"{out} ({out.stat().st_size:,} bytes)")
     for key in ("input", "output", "normalisation"):
         say(f"  {key}: {done.notes[key]}")

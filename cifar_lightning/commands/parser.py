@@ -1,6 +1,6 @@
-"""The one parser of all commands but training: `key=value`, paths and names that stand bare, `--help`, one-line errors.
+"""Parse the arguments of all commands but training: `key=value`, bare paths and names, `--help`, one-line errors.
 
-Nothing here imports torch, so that help and mistakes cost tenths of a second.
+Nothing here imports torch, so help and errors take tenths of a second.
 """
 
 import logging
@@ -12,13 +12,14 @@ from typing import Any
 
 from cifar_lightning.console import answer, console_handler, say
 from cifar_lightning.errors import UserError, nearest
+from cifar_lightning.runs.folders import checkpoint_file
 
 Given = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Key:
-    """What `key=` is, in words; what it is when left out; what it may be."""
+    """A key's description, default and choices."""
 
     words: str
     default: str | None = None
@@ -27,7 +28,7 @@ class Key:
 
 CHECKPOINT = {"ckpt_path": Key("the checkpoint, or a run's folder for its best one")}
 ELSEWHERE = {
-    "data.root": Key("where the data lie, if not where they lay in training"),
+    "data.root": Key("the folder with the data, if not where it was in training"),
     "trust": Key("modules with classes of your own that may be built: my_models,more"),
 }
 ACCELERATOR = {"accelerator": Key("the device", "auto", ("auto", "cpu", "gpu", "cuda", "mps"))}
@@ -35,23 +36,20 @@ ACCELERATOR = {"accelerator": Key("the device", "auto", ("auto", "cpu", "gpu", "
 
 @dataclass(frozen=True)
 class Command:
-    """`python -m cifar_lightning <name>`: what it does, its keys, and which of them a bare word gives a value.
-
-    A command about a checkpoint has the key `ckpt_path`, and needs it.
-    """
+    """`python -m cifar_lightning <name>`: its description and keys. A key `ckpt_path` is mandatory."""
 
     name: str
     description: str
     keys: Mapping[str, Key]
     examples: Mapping[str, str]
     usage: str = "ckpt_path=FILE [key=value ...]"
-    bare: str | None = None  # the key of words without a `=`, such as a path
+    bare: str | None = None  # the key of words without `=`, such as a path
     several: tuple[str, ...] = ()  # keys that may be given more than once; their values are lists
-    overrides: bool = False  # whether other words are overrides of a run's config, to be checked by composing it
-    quiet: bool = False  # only warnings on the terminal, beside what the command prints
+    overrides: bool = False  # whether other words are overrides of a run's config
+    quiet: bool = False  # log warnings only
 
     def call(self, run: Callable[[Given], int], arguments: Sequence[str]) -> int:
-        """Run it with what was typed; the exit code. A UserError is shown as `error: …` on standard error."""
+        """Run the command and return the exit code; a UserError is printed as `error: …` on standard error."""
         return answer(lambda: self._call(run, arguments))
 
     def _call(self, run: Callable[[Given], int], arguments: Sequence[str]) -> int:
@@ -65,7 +63,7 @@ class Command:
         return run(self.parsed(arguments))
 
     def parsed(self, arguments: Sequence[str]) -> Given:
-        """The value of every key, `typed`, the words themselves, and `overrides`, those of them that are no key.
+        """The value of every key; `typed`: all words; `overrides`: the words that are no key.
 
         Raises UserError, naming the word and the nearest key or choice.
         """
@@ -79,37 +77,34 @@ class Command:
             if self.overrides and name not in self.keys and (equals or word.startswith("~")):
                 overrides.append(word)
                 continue
-            if self.bare and name not in self.keys and ("/" in name or not equals):  # a path may have a `=` in it
+            if self.bare and name not in self.keys and ("/" in name or not equals):  # a path may contain `=`
                 name, equals, value = self.bare, "=", word
-            if not equals:
-                raise UserError(f"{word}: write key=value, e.g. {next(iter(self.keys))}={word}")
-            if name not in self.keys:
-                raise UserError(f"there is no key {name}{nearest(name, list(self.keys))}")
-            if name in given and name not in self.several:
-                raise UserError(f"{name} is given twice: {given[name]} and {value}")
-            value = value[1:-1] if len(value) > 1 and value[0] == value[-1] and value[0] in "'\"" else value
-            choices = self.keys[name].choices
-            if choices and value not in choices:
-                raise UserError(f"{name}={value}: there is no such choice{nearest(value, choices)}")
-            if value == "":
-                raise UserError(f"{name}= is empty: give {self.keys[name].words}, or leave it out")
+            self._check(word, name, equals, value, given)
             given[name] = [*given.get(name, []), value] if name in self.several else value
         if "ckpt_path" in self.keys:
             if "ckpt_path" not in given:
                 raise UserError("ckpt_path=FILE is missing: name a checkpoint, e.g. the best.ckpt of a run")
-            from cifar_lightning.runs.folders import (
-                checkpoint_file,  # imports Hydra: tables of runs need not wait for it
-            )
-
             given["ckpt_path"] = checkpoint_file(given["ckpt_path"])
             given["trust"] = [module for module in given.get("trust", "").split(",") if module]
         defaults: Given = {name: [] if name in self.several else key.default for name, key in self.keys.items()}
         return defaults | given | {"typed": list(arguments), "overrides": overrides}
 
+    def _check(self, word: str, name: str, equals: str, value: str, given: Given) -> None:
+        if not equals:
+            raise UserError(f"{word}: write key=value, e.g. {next(iter(self.keys))}={word}")
+        if name not in self.keys:
+            raise UserError(f"there is no key {name}{nearest(name, list(self.keys))}")
+        if name in given and name not in self.several:
+            raise UserError(f"{name} is given twice: {given[name]} and {value}")
+        choices = self.keys[name].choices
+        if choices and value not in choices:
+            raise UserError(f"{name}={value}: there is no such choice{nearest(value, choices)}")
+        if value == "":
+            raise UserError(f"{name}= is empty: give {self.keys[name].words}, or leave it out")
+
     def help(self) -> str:
         width = max(map(len, self.keys)) + 2
-        lines = [f"usage: python -m cifar_lightning {self.name} {self.usage}"]
-        lines += ["", self.description, ""]
+        lines = [f"usage: python -m cifar_lightning {self.name} {self.usage}", "", self.description, ""]
         for name, key in self.keys.items():
             choices = f": {', '.join(key.choices)}" if key.choices else ""
             default = f" [{key.default}]" if key.default else ""
@@ -121,10 +116,10 @@ class Command:
 
 
 def output_path(path: Path, *, folder: bool = False, key: str = "out") -> Path:
-    """`path`, if a file (or a folder of files) could be written there; found out before the work, not after it."""
+    """The path, if a file (or a folder of files) can be written there. Raises UserError, before the work is done."""
     if path.exists() and path.is_dir() != folder:
         raise UserError(f"{key}={path} is a {'file' if folder else 'folder'}: give another name")
     existing = next(p for p in [path, *path.absolute().parents] if p.exists())
     if not (existing.is_dir() or existing == path) or not os.access(existing, os.W_OK):
-        raise UserError(f"{key}={path} can't be written: {existing} is no folder that you may write to; choose another")
+        raise UserError(f"{key}={path} can't be written: {existing} is not a folder that you may write to")
     return path

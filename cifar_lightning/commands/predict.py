@@ -1,4 +1,4 @@
-"""The command predict: labels and probabilities for a person's own images."""
+"""The command predict: labels and probabilities for images of the user's own."""
 
 import re
 import sys
@@ -37,50 +37,50 @@ COMMAND = Command(
 def run(given: Given) -> int:
     if (given["images"] is None) == (given["index"] is None):
         raise UserError("give either images=PATH or index=test:NUMBER,NUMBER")
+    checkpoint: Path = given["ckpt_path"]
     out = given["out"] and output_path(Path(given["out"]).expanduser())
     if out and out.suffix not in (".csv", ".json"):
         raise UserError(f"out={out}: the name must end in .csv or .json")
-    figure = output_path(_figure_path(given), key="figure")
+    figure = Path(given["figure"] or checkpoint.with_name(f"{checkpoint.stem}_predictions.png")).expanduser()
+    if figure.suffix != ".png":
+        raise UserError(f"figure={figure}: the name must end in .png")
+    output_path(figure, key="figure")
     split, numbers = parse_index(given["index"]) if given["index"] else ("", [])
 
-    # Imports torch: seconds that help and mistakes need not wait for.
+    # These import torch, which help and errors do without.
     from rich.console import Console
 
     from cifar_lightning.api import load
     from cifar_lightning.checkpoints.load import load_data
     from cifar_lightning.data.images import check_background, find_images, read_images
     from cifar_lightning.evaluation.testing import picked
+    from cifar_lightning.reporting import predictions
     from cifar_lightning.reporting.figures import save_figure
-    from cifar_lightning.reporting.predictions import (
-        MOST_IMAGES,
-        prediction_grid,
-        prediction_rows,
-        write_probabilities,
-    )
     from cifar_lightning.reporting.tables import rich_table
 
     check_background(given["background"])
     files = find_images(given["images"]) if given["images"] else []
-    classifier = load(given["ckpt_path"], accelerator=given["accelerator"], trusted=given["trust"])
+    classifier = load(checkpoint, accelerator=given["accelerator"], trusted=given["trust"])
     if files:
         images, read, problems = read_images(
             files, classifier.image_shape[-1], fit=given["fit"], background=given["background"]
         )
         names, labels = list(map(str, read)), None
     else:
-        data = load_data(classifier.config, given["data.root"], given["ckpt_path"], given["trust"])
+        data = load_data(classifier.config, given["data.root"], checkpoint, given["trust"])
         chosen, problems = picked(data, split, numbers, classifier.class_names), []
         images, names = chosen.images.numpy(), [f"{split}:{number}" for number in numbers]
         labels = [classifier.class_names[label] for label in chosen.labels.tolist()]
     if names:
         answer = classifier.predict(images)
         if out:
-            write_probabilities(out, names, answer.probabilities, answer.class_names, labels)
-        # A pipe has no width, and a table squeezed into 80 columns can't be read.
+            predictions.write_probabilities(out, names, answer.probabilities, answer.class_names, labels)
+        # Piped output has no width, and tables squeezed into 80 columns are hard to read.
         console = Console(width=None if sys.stdout.isatty() else 250, highlight=False)
-        console.print(rich_table(prediction_rows(names, answer.top(3), labels)))
-        save_figure(prediction_grid(images, names, answer.top(1), labels), figure)
-        some = f" (the first {MOST_IMAGES} of {len(names):,})" if len(names) > MOST_IMAGES else ""
+        console.print(rich_table(predictions.prediction_rows(names, answer.top(3), labels)))
+        save_figure(predictions.prediction_grid(images, names, answer.top(1), labels), figure)
+        most = predictions.MOST_IMAGES
+        some = f" (the first {most} of {len(names):,})" if len(names) > most else ""
         say(f"images with their answers{some}: {figure}")
         if out:
             say(f"probabilities of all classes: {out}")
@@ -88,16 +88,6 @@ def run(given: Given) -> int:
         lines = [f"{len(problems)} of {len(files)} images can't be read:", *map(str, problems)]
         raise UserError("\n       ".join(lines))
     return 0
-
-
-def _figure_path(given: Given) -> Path:
-    if not given["figure"]:
-        checkpoint: Path = given["ckpt_path"]
-        return checkpoint.with_name(f"{checkpoint.stem}_predictions.png")
-    path = Path(given["figure"]).expanduser()
-    if path.suffix != ".png":
-        raise UserError(f"figure={path}: the name must end in .png")
-    return path
 
 
 def parse_index(text: str) -> tuple[str, list[int]]:

@@ -1,4 +1,4 @@
-"""The command report: one HTML page of a run, or of many, that opens anywhere."""
+"""The command report: one self-contained HTML page of a run, or of many."""
 
 import sys
 from collections.abc import Sequence
@@ -35,7 +35,7 @@ COMMAND = Command(
 
 def run(given: Given) -> int:
     if not given["folder"]:
-        raise UserError("a report of what? give a run's folder, or one with runs in it, such as logs")
+        raise UserError("FOLDER is missing: give a run's folder, or one with runs in it, such as logs")
     folder = Path(given["folder"])
     page, problems = page_of(folder)
     out = folder if given["out"] == COMMAND.keys["out"].default else Path(given["out"])
@@ -48,16 +48,15 @@ def run(given: Given) -> int:
 
 
 def page_of(folder: Path) -> tuple[str, list[str]]:
-    """The page, and what is wrong with the metrics.json that it leaves out. Raises UserError."""
+    """The page, and the problems of each metrics.json that is left out. Raises UserError."""
     runs, problems = load_runs([folder])
     runs, more = usable_runs(runs)
     problems += more
-    if (folder / "metrics.json").is_file():  # a run's own folder
-        own = str(folder / "metrics.json")
-        for run in runs:
-            if str(run.path) == own:
-                return run_page(run), []
-        raise UserError(next(problem for problem in problems if problem.startswith(own)))
+    own = folder / "metrics.json"
+    if own.is_file():  # the folder of a run
+        if found := [run for run in runs if run.path == own]:
+            return run_page(found[0]), []
+        raise UserError(next(problem for problem in problems if problem.startswith(str(own))))
     missing: list[Row] = [
         {"what": str(job.folder.relative_to(folder)), "why": f"failed: {job.reason}" if job.failed else job.reason}
         for job in unfinished(folder)

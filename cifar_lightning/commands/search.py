@@ -1,4 +1,4 @@
-"""The command search: a search over configs with Optuna, by validation accuracy."""
+"""The command search: search over configs with Optuna by validation accuracy."""
 
 import sys
 from collections.abc import Sequence
@@ -44,10 +44,10 @@ def run(given: Given) -> int:
     settings = {key: given[key] for key in SETTINGS if any(word.startswith(f"{key}=") for word in given["typed"])}
     search = read_search(given["hparams_search"], settings, quoted_paths(given["overrides"]))
 
-    from cifar_lightning import api  # imports torch, which mistakes need not wait for
+    from cifar_lightning import api  # imports torch
     from cifar_lightning.search import outcome, study
 
-    api.load_data(search.config)  # without them, every trial would fail
+    api.load_data(search.config)  # fails here rather than in every trial
     trials = study.open_study(search)
     outcome.announce_start(search, trials)
     interrupted = False

@@ -1,4 +1,4 @@
-"""The command summarize: one table of many runs, seeds folded into mean ± standard deviation."""
+"""The command summarize: one table of many runs, with mean ± standard deviation over seeds."""
 
 import sys
 from collections.abc import Sequence
@@ -39,7 +39,7 @@ COMMAND = Command(
 
 def run(given: Given) -> int:
     if not given["folder"]:
-        raise UserError("which runs? give a folder, such as logs")
+        raise UserError("FOLDER is missing: give a folder with runs, such as logs")
     by = [key.strip() for key in (given["by"] or "").split(",") if key.strip()]
     heading = [f"# {given['title']}\n"] if given["title"] else []
     runs, problems = load_runs(given["folder"])
@@ -52,18 +52,12 @@ def run(given: Given) -> int:
         raise UserError(f"no run to summarise: no usable metrics.json below {', '.join(given['folder'])}.")
     summary = summarize(runs, by)
     show_summary(summary, missing)
-    out = output(given["folder"], given["out"])
+    first, *others = map(Path, given["folder"])
+    out = given["out"] or (first if not others and (first / SWEEP).exists() else None)  # a sweep's table goes into it
     if out is not None:
         text = "\n".join([*heading, *(f"{note}\n" for note in given["note"]), markdown(summary, missing)])
-        say(f"Written to {write_summary(summary, text, out)}")
+        say(f"Written to {write_summary(summary, text, Path(out))}")
     return 1 if problems else 0
-
-
-def output(folders: Sequence[str], out: str | None) -> Path | None:
-    """Where to write: what was asked for, else into the folder of the one sweep that is summarised."""
-    if out is not None:
-        return Path(out)
-    return Path(folders[0]) if len(folders) == 1 and (Path(folders[0]) / SWEEP).exists() else None
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -1,6 +1,6 @@
-"""Training, the command without a name: check what was typed, then hand it to Hydra, which runs the job or the sweep.
+"""Train, the command without a name: check the arguments, then let Hydra run the job or the sweep.
 
-Nothing here imports torch, so that help, configs and mistakes cost tenths of a second.
+Nothing here imports torch, so help, configs and errors take tenths of a second.
 """
 
 import os
@@ -19,17 +19,16 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from cifar_lightning import __version__
-from cifar_lightning.commands.completion import check_request, complete_sub_folders
 from cifar_lightning.commands.sweep import Sweep, checked_sweep, end_of_sweep, searchpath
-from cifar_lightning.commands.usage import usage
+from cifar_lightning.commands.usage import check_completion, complete_sub_folders, usage
 from cifar_lightning.config.checks import compose_checked
 from cifar_lightning.config.compose import conf_dir, quoted, quoted_paths
 from cifar_lightning.console import say
 from cifar_lightning.errors import Interrupted, UserError, causes
 from cifar_lightning.runs.folders import check_owner, checkpoint_to_resume, folder_of
 from cifar_lightning.runs.processes import (
-    check_folder,
-    end_with_the_command,
+    check_processes,
+    die_with_command,
     leave_group,
     leave_slurm,
     report,
@@ -42,10 +41,10 @@ EXPECTED = (UserError, HydraException, OSError, OmegaConfBaseException)
 
 
 def main() -> None:
-    """Train with the overrides of `sys.argv`; a mistake ends it with `error: …` on standard error and exit code 1."""
-    end_with_the_command()
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises instead of printing a traceback of its own
-    os.environ["OC_CAUSE"] = "1"  # OmegaConf tells the cause of an error
+    """Train with the overrides in `sys.argv`; errors are printed as `error: …`, with exit code 1."""
+    die_with_command()
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # have Hydra raise errors instead of printing tracebacks
+    os.environ["OC_CAUSE"] = "1"  # have OmegaConf name the causes of errors
     sweep: Sweep | None = None
     problems: list[str] = []
 
@@ -83,7 +82,7 @@ def main() -> None:
 
 
 def one_line(error: BaseException) -> str:
-    """What ended the command; a library's error gives way to the system's beneath it, such as a folder's."""
+    """The error as one line; an OSError that caused a library's error says more, such as which folder."""
     system = next((cause for cause in causes(error) if isinstance(cause, OSError)), None)
     if system is not None and isinstance(error, OSError | OmegaConfBaseException):
         return f"{system.filename or 'input/output'}: {system.strerror or system}"
@@ -91,13 +90,13 @@ def one_line(error: BaseException) -> str:
 
 
 def parsed(arguments: Sequence[str]) -> Namespace:
-    """Hydra's options and the overrides; what only prints something is done here. Raises UserError."""
-    if "--version" in arguments:  # Hydra would give its own
+    """Hydra's options and the overrides; prints help and version. Raises UserError."""
+    if "--version" in arguments:  # Hydra would print its own
         say(f"cifar_lightning {__version__}")
         sys.exit()
     args = get_args_parser().parse_args(arguments)
     if args.shell_completion:
-        check_request(args.overrides)
+        check_completion(args.overrides)
         complete_sub_folders()
     if args.help:
         say(usage(args.config_dir).rstrip())
@@ -106,7 +105,7 @@ def parsed(arguments: Sequence[str]) -> Namespace:
 
 
 def checked_arguments(arguments: Sequence[str], args: Namespace) -> list[str]:
-    """The arguments of a single run, checked, with the folder of a run that goes on. Raises UserError."""
+    """The arguments of a single run, checked, with the folder of the run. Raises UserError."""
     if args.hydra_help or args.shell_completion or args.info or args.experimental_rerun:
         return list(arguments)
     config = compose_checked([*args.overrides, *searchpath(args)])
@@ -119,7 +118,7 @@ def checked_arguments(arguments: Sequence[str], args: Namespace) -> list[str]:
             typed.append(f"hydra.run.dir={quoted(folder)}")
     if folder is not None and not started_from_outside():
         check_owner(folder, checkpoint if config.train else None)
-    check_folder(config.trainer, typed)
+    check_processes(config.trainer, typed)
     if folder is None and not (args.cfg or started_from_outside()):
-        typed.append(f"hydra.run.dir={quoted(Path(config.hydra.run.dir).absolute())}")  # made here, once
+        typed.append(f"hydra.run.dir={quoted(Path(config.hydra.run.dir).absolute())}")  # resolving it makes the folder
     return typed

@@ -1,9 +1,10 @@
-"""The objects of a run, each built from its group of the config."""
+"""Build each object of a run from its group of the config."""
 
 import inspect
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from pydoc import ErrorDuringImport, locate
 from typing import Any
 
@@ -21,6 +22,8 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf, open_dict
 from torch import nn
 
+from cifar_lightning.callbacks.description import Description
+from cifar_lightning.callbacks.history import History
 from cifar_lightning.callbacks.last_checkpoint import WholeFiles
 from cifar_lightning.callbacks.refused import check_callbacks
 from cifar_lightning.callbacks.time_limit import TimeLimit
@@ -29,19 +32,16 @@ from cifar_lightning.config.monitors import is_own, why_no_validation
 from cifar_lightning.data.datamodule import ImageDataModule
 from cifar_lightning.data.own import adopted
 from cifar_lightning.errors import UserError, first_line
+from cifar_lightning.runs.folders import withdraw_result
 from cifar_lightning.training.precision import resolve_precision
 from cifar_lightning.training.profiling import NoProfiler
 
 
 def build_datamodule(config: DictConfig) -> Any:
-    """The data: an ImageDataModule, or a LightningDataModule of the user's own with the same attributes."""
+    """An ImageDataModule, or the user's own LightningDataModule with the same attributes."""
     if is_own(config):
-        datamodule = instantiate(plain(config.data))
-        if not isinstance(datamodule, L.LightningDataModule):
-            raise UserError(
-                f"data._target_={config.data._target_}: expected a LightningDataModule, got {type(datamodule).__name__}"
-            )
-        return adopted(datamodule)
+        message = f"data._target_={config.data._target_}: expected a LightningDataModule"
+        return adopted(expect(instantiate(plain(config.data)), L.LightningDataModule, message))
     settings = {key: value for key, value in plain(config.data).items() if key != "_target_"}
     transforms = []
     for name, transform in config.augmentation.transforms.items():
@@ -57,6 +57,12 @@ def build_datamodule(config: DictConfig) -> Any:
         raise UserError(f"data: {first_line(error)}") from error
 
 
+def expect(built: Any, kind: Any, message: str) -> Any:
+    if not isinstance(built, kind):
+        raise UserError(f"{message}, got {type(built).__name__}")
+    return built
+
+
 def fitted(model: Mapping[str, Any], datamodule: Any) -> dict[str, Any]:
     """The model's config with what its network takes from the data: classes, channels and size of the images."""
     channels, height, _ = datamodule.image_shape
@@ -67,30 +73,18 @@ def fitted(model: Mapping[str, Any], datamodule: Any) -> dict[str, Any]:
 def parameters_of(target: Any) -> Mapping[str, inspect.Parameter]:
     try:
         return inspect.signature(locate(str(target))).parameters  # type: ignore[arg-type]
-    except (TypeError, ValueError, ErrorDuringImport):  # not there: said when it is to be built
+    except (TypeError, ValueError, ErrorDuringImport):  # a missing class is reported when it is built
         return {}
 
 
-def build_network(model: Mapping[str, Any]) -> nn.Module:
-    network = instantiate(model)
-    if not isinstance(network, nn.Module):
-        raise UserError(f"model._target_={model['_target_']}: expected a torch.nn.Module, got {type(network).__name__}")
-    return network
-
-
-def build_loss(config: DictConfig) -> nn.Module:
-    loss = instantiate(plain(config.loss))
-    if not callable(loss):
-        raise UserError(f"loss._target_={config.loss._target_}: expected a loss to call, got {type(loss).__name__}")
-    return loss
-
-
 def build_module(config: DictConfig, datamodule: ImageDataModule) -> L.LightningModule:
-    """The LightningModule around the network; one of the user's own gets what its `__init__` takes by name."""
+    """The LightningModule around the network; the user's own gets those arguments that its `__init__` names."""
     model = fitted(plain(config.model), datamodule)
+    message = f"model._target_={model['_target_']}: expected a torch.nn.Module"
+    loss = expect(instantiate(plain(config.loss)), Callable, f"loss._target_={config.loss._target_}: expected a loss")
     arguments = {
-        "network": build_network(model),
-        "loss": build_loss(config),
+        "network": expect(instantiate(model), nn.Module, message),
+        "loss": loss,
         "optimizer": plain(config.optimizer),
         "scheduler": plain(config.scheduler),
         "test_tta": config.test_tta,
@@ -102,27 +96,70 @@ def build_module(config: DictConfig, datamodule: ImageDataModule) -> L.Lightning
         "compile": config.compile,
         "channels_last": config.channels_last,
     }
+    target = config.module._target_
     make = instantiate({**plain(config.module), "_partial_": True})
     taken = inspect.signature(make.func).parameters.values()
     if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in taken):
         arguments = {parameter.name: arguments[parameter.name] for parameter in taken if parameter.name in arguments}
     try:
-        module = make(**arguments)
+        return expect(make(**arguments), L.LightningModule, f"module._target_={target}: expected a LightningModule")
     except TypeError as error:
-        raise UserError(f"module._target_={config.module._target_}: {first_line(error)}") from error
-    if not isinstance(module, L.LightningModule):
-        raise UserError(
-            f"module._target_={config.module._target_}: expected a LightningModule, got {type(module).__name__}"
-        )
-    return module
+        raise UserError(f"module._target_={target}: {first_line(error)}") from error
 
 
 def build_loggers(config: DictConfig, step: int | None = None) -> list[Logger]:
-    return [build_logger(plain(logger), step) for logger in config.logger.values() if logger is not None]
+    """The loggers. step: where a run resumes; what was logged after it is dropped."""
+    loggers = []
+    for name, logger in config.logger.items():
+        if logger is None:
+            continue
+        settings = plain(logger)
+        if step is not None and settings["_target_"].endswith(".TensorBoardLogger"):
+            settings["purge_step"] = step
+        elif step is not None and settings["_target_"].endswith(".CSVLogger"):  # it would overwrite the earlier rows
+            settings["version"] = f"from_step_{step}"
+        message = f"logger.{name}._target_={settings['_target_']}: expected a Lightning Logger"
+        loggers.append(expect(instantiate(settings), Logger, message))
+    return loggers
+
+
+def build_history(config: DictConfig) -> History:
+    """The callback that writes history.csv and, where there is no progress bar, prints lines within an epoch."""
+    folder = Path(config.paths.output_dir)
+    bar = sys.stdout.isatty() and config.callbacks.get("progress_bar") is not None
+    return History(
+        folder / "history.csv",
+        announce=bool(config.callbacks),
+        print_every=0 if bar else config.trainer.print_every,
+        started=lambda: withdraw_result(folder),
+    )
+
+
+def build_callbacks(config: DictConfig, datamodule: ImageDataModule) -> list[Callback]:
+    """The config's callbacks, without those that would have nothing to do in this run."""
+    callbacks: list[Callback] = []
+    for name, keys in config.callbacks.items():
+        if keys is not None:
+            message = f"callbacks.{name}: expected a Lightning Callback"
+            callbacks.append(expect(instantiate(plain(keys)), Callback, message))
+    if not datamodule.has_validation or why_no_validation(config):
+        callbacks = [c for c in callbacks if not (isinstance(c, ModelCheckpoint) and c.monitor)]
+    if not config.logger:  # Lightning refuses the monitor without one
+        callbacks = [c for c in callbacks if not isinstance(c, LearningRateMonitor)]
+    if not sys.stdout.isatty():
+        callbacks = [c for c in callbacks if not isinstance(c, ProgressBar)]
+    if config.ema_decay is not None:
+        callbacks.append(EMAWeightAveraging(decay=config.ema_decay))
+    return callbacks
+
+
+def build_description(config: DictConfig, datamodule: ImageDataModule) -> Description:
+    """The callback that makes checkpoints of any LightningModule usable; ImageClassifier replaces what it adds."""
+    return Description(plain(config), datamodule.class_names, datamodule.mean, datamodule.std, datamodule.image_shape)
 
 
 def build_trainer(config: DictConfig, callbacks: Sequence[Callback], loggers: Sequence[Logger]) -> L.Trainer:
-    """Lightning's Trainer. Raises UserError for what it refuses."""
+    """Lightning's Trainer. Raises UserError for settings that it refuses."""
     callbacks = list(callbacks)
     check_callbacks(callbacks, config)
     settings = plain(config.trainer)
@@ -143,58 +180,24 @@ def build_trainer(config: DictConfig, callbacks: Sequence[Callback], loggers: Se
             callbacks=callbacks,
             logger=list(loggers) or False,
             default_root_dir=config.paths.output_dir,
-            enable_checkpointing=True,  # the history counts as one: Lightning calls it when an epoch's figures are in
+            enable_checkpointing=True,  # History is a Checkpoint, which Lightning calls after an epoch's metrics are in
             enable_progress_bar=any(isinstance(c, ProgressBar) for c in callbacks),
-            enable_model_summary=False,  # config's callbacks say whether there is one
+            enable_model_summary=False,  # it is one of the config's callbacks
         )
     except (MisconfigurationException, ValueError, TypeError) as error:
         raise UserError(f"trainer: {first_line(error)}") from error
-    on_cpus = isinstance(trainer.strategy, ParallelStrategy) and trainer.strategy.root_device.type == "cpu"
-    if config.trainer.sync_batchnorm and on_cpus:
-        raise UserError(
-            "trainer.sync_batchnorm=true: PyTorch synchronises batch norm on GPUs only; leave it out on a CPU"
-        )
     if trainer.strategy.root_device.type == "cpu":
-        # Lightning has torch ask NVIDIA's library for GPUs; each step of an optimizer would look for its file again.
+        if config.trainer.sync_batchnorm and isinstance(trainer.strategy, ParallelStrategy):
+            raise UserError("trainer.sync_batchnorm=true: PyTorch synchronises batch norm on GPUs only; leave it out")
+        # Lightning has torch query NVML for GPUs; each optimizer step would look for its library again.
         os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "0"
     return trainer
 
 
-def build_logger(settings: dict[str, Any], step: int | None = None) -> Logger:
-    """A logger; `step`: where the run goes on, without what was logged after that step."""
-    if step is not None:
-        if settings["_target_"].endswith(".TensorBoardLogger"):
-            settings["purge_step"] = step
-        elif settings["_target_"].endswith(".CSVLogger"):  # it would write over the rows so far
-            settings["version"] = f"from_step_{step}"
-    logger = instantiate(settings)
-    if not isinstance(logger, Logger):
-        raise UserError(f"{settings.get('_target_')}: expected a Lightning Logger, got {type(logger).__name__}")
-    return logger
-
-
-def build_callbacks(config: DictConfig, datamodule: ImageDataModule) -> list[Callback]:
-    """The config's callbacks, without those that would have nothing to do in this run."""
-    built = {name: instantiate(plain(keys)) for name, keys in config.callbacks.items() if keys is not None}
-    for name, callback in built.items():
-        if not isinstance(callback, Callback):
-            raise UserError(f"callbacks.{name}: expected a Lightning Callback, got {type(callback).__name__}")
-    callbacks = list(built.values())
-    if not datamodule.has_validation or why_no_validation(config):  # nothing to choose a best checkpoint by
-        callbacks = [c for c in callbacks if not (isinstance(c, ModelCheckpoint) and c.monitor)]
-    if not config.logger:  # Lightning refuses the monitor without one
-        callbacks = [c for c in callbacks if not isinstance(c, LearningRateMonitor)]
-    if not sys.stdout.isatty():
-        callbacks = [c for c in callbacks if not isinstance(c, ProgressBar)]
-    if config.ema_decay is not None:
-        callbacks.append(EMAWeightAveraging(decay=config.ema_decay))
-    return callbacks
-
-
 def leave_out_untaken(config: DictConfig) -> None:
-    """Of data, a network or a loss of the user's own, drop those keys of the chosen file that its class doesn't take.
+    """For data, a model or a loss of the user's own, drop the keys of the chosen file that its class doesn't take.
 
-    `model=cnn2 model._target_=my_package.Net` has the keys of cnn2, whatever Net's are; what the user adds stays.
+    `model=cnn2 model._target_=my_package.Net` has the keys of cnn2, whatever Net takes. Keys that the user adds stay.
     """
     for group in ("data", "model", "loss"):
         target = str(config[group].get("_target_"))
@@ -204,7 +207,7 @@ def leave_out_untaken(config: DictConfig) -> None:
         if any(parameter.kind is parameter.VAR_KEYWORD for parameter in taken.values()):
             continue
         chosen = OmegaConf.load(conf_dir() / group / f"{config.choices[group]}.yaml")
-        names = set(taken)
         with open_dict(config):
-            for key in [key for key in chosen if key in config[group] and key not in (*names, "_target_")]:
-                del config[group][key]
+            for key in chosen:
+                if key in config[group] and key not in (*taken, "_target_"):
+                    del config[group][key]

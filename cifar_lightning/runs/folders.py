@@ -1,13 +1,13 @@
-"""Runs on disk: which checkpoint to go on from, with which config, and what to type for it."""
+"""Find, lock and clean up the folders of runs, and explain errors of the disk below them."""
 
 import errno
 import os
 import shlex
 import shutil
 import threading
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from datetime import datetime
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -22,9 +22,9 @@ UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM
 
 
 def checkpoint_to_resume(config: DictConfig) -> Path:
-    """The file that `ckpt_path` names: of a run's folder the one to go on from (or to test, with train=false).
+    """The file that `ckpt_path` names; in a run's folder last.ckpt to resume, best.ckpt to test.
 
-    `last` is that of the newest run of the task that was stopped. Raises UserError where there is none.
+    `last` stands for the newest run of the task that was stopped. Raises UserError if there is none.
     """
     if config.ckpt_path != "last":
         return checkpoint_file(config.ckpt_path, "last" if config.train else "best").resolve()
@@ -35,12 +35,13 @@ def checkpoint_to_resume(config: DictConfig) -> Path:
         running = f" ({len(found)} still running)" if found else ""
         raise UserError(f"ckpt_path=last: no stopped run with a checkpoint in {folder}{running}; name a file instead")
     newest = max(stopped, key=lambda path: path.stat().st_mtime).resolve()
-    say(f"goes on with {shown(newest.parent.parent)}, stopped {age(newest)} ago")
+    when = datetime.fromtimestamp(newest.stat().st_mtime)
+    say(f"resuming {shown(newest.parent.parent)}, stopped at {when:%Y-%m-%d %H:%M}")
     return newest
 
 
 def checkpoint_file(text: str, first: str = "best") -> Path:
-    """The file that `ckpt_path` names; of a run's folder best.ckpt or last.ckpt, the `first` of them if it is there."""
+    """The file that `ckpt_path` names; in a run's folder best.ckpt or last.ckpt, with `first` preferred."""
     path = Path(text).expanduser()
     names = sorted(("best", "last"), key=lambda name: name != first)
     if path.is_dir():
@@ -50,29 +51,20 @@ def checkpoint_file(text: str, first: str = "best") -> Path:
         return found[0]
     if not regular(path).is_file():
         beside = path.with_name("last.ckpt")
-        hint = f"; there is {beside} (without validation no checkpoint is the best)" if beside.is_file() else ""
+        hint = f"; there is {beside} (without validation there is no best checkpoint)" if beside.is_file() else ""
         raise UserError(f"ckpt_path={text}: there is no such file{hint}")
     return path
 
 
-def age(path: Path) -> str:
-    """How long ago the file was written, in words."""
-    minutes = int((time.time() - path.stat().st_mtime) / 60)
-    for unit, length in (("day", 24 * 60), ("hour", 60)):
-        if minutes >= length:
-            return f"{minutes // length} {unit}{'s' * (minutes >= 2 * length)}"
-    return f"{minutes} minute{'s' * (minutes != 1)}"
-
-
 def folder_of(checkpoint: Path) -> Path | None:
-    """The folder of the run that wrote this checkpoint, where it still lies there."""
+    """The folder of the run that wrote this checkpoint, if the file is still in it."""
     run = checkpoint.parent.parent
     return run if checkpoint.parent.name == "checkpoints" and (run / "config.yaml").is_file() else None
 
 
 @contextmanager
 def claim(folder: Path) -> Iterator[bool]:
-    """Whether no other process runs in this folder; if so, none will until the block ends."""
+    """Lock the folder for this process inside the block; yields False if another process holds the lock."""
     lock = FileLock(folder / LOCK, timeout=0)
     try:
         lock.acquire()
@@ -91,7 +83,7 @@ def is_running(folder: Path) -> bool:
     try:
         with claim(folder) as free:
             return not free
-    except OSError:  # somebody else's folder, in which nothing can be locked
+    except OSError:  # another user's folder, where nothing can be locked
         return False
 
 
@@ -101,17 +93,17 @@ def is_finished(folder: Path) -> bool:
 
 @contextmanager
 def owned(folder: Path) -> Iterator[None]:
-    """Keep other runs out of the folder. Raises UserError where one is in it."""
+    """Lock the folder inside the block. Raises UserError if another process runs in it."""
     with claim(folder) as free:
         if not free:
-            raise UserError(f"{shown(folder)}: another process runs in this folder; wait for its end, or stop it")
+            raise UserError(f"{shown(folder)}: another process runs in this folder; wait until it ends, or stop it")
         yield
 
 
 def check_owner(folder: Path, checkpoint: Path | None) -> None:
-    """Raise UserError for a folder that a run can't have: in use, with another run's results, or with links inside.
+    """Raise UserError for a folder that can't be this run's: in use, with another run's results, or with links inside.
 
-    checkpoint: what the run goes on from; its own folder is the one where it did so far.
+    checkpoint: the file to resume from, if any; a run may resume in its own folder.
     """
     if folder.is_dir():
         with owned(folder):
@@ -119,36 +111,36 @@ def check_owner(folder: Path, checkpoint: Path | None) -> None:
     if checkpoint is not None and folder_of(checkpoint) == folder.resolve():
         inside = [path for part in (".", "checkpoints", ".hydra", "figures") for path in (folder / part).glob("*")]
         if linked := [path for path in inside if path.is_symlink()]:
-            raise UserError(f"{linked[0]} is a symbolic link, which no run makes: it may lead anywhere; remove it")
+            raise UserError(f"{linked[0]} is a symbolic link, which may lead anywhere; remove it")
         return
     held = "a finished run" if is_finished(folder) else "a stopped run" if any(folder.glob("checkpoints/*")) else ""
     if held:
-        raise UserError(f"{shown(folder)} holds {held}: choose another folder, or go on with ckpt_path={shown(folder)}")
+        raise UserError(f"{shown(folder)} holds {held}: choose another, or resume with ckpt_path={shown(folder)}")
 
 
 def withdraw_result(folder: Path) -> None:
-    """What the run had reached before it went on is its result no longer."""
+    """Rename the result of a run that resumes, which is now out of date."""
     if is_finished(folder):
         (folder / RESULT).replace(folder / "metrics_before.json")
 
 
 def remove_unstarted(folder: Path) -> None:
-    """Remove the folder of a run that ended before its first step: nothing but its config and log is in it."""
+    """Remove the folder of a run that ended before its first step, if it holds only config and logs."""
     with suppress(OSError):
         inside = [path.name for path in folder.iterdir()]
         if all(name in UNSTARTED or name.startswith("events.out.tfevents.") for name in inside):
             shutil.rmtree(folder)
-            for parent in folder.parents[:3]:  # runs/, <task_name>/ and logs/, where this was the only run
+            for parent in folder.parents[:3]:  # runs/, <task_name>/ and logs/, if now empty
                 parent.rmdir()
 
 
 def how_to_go_on(folder: Path, overrides: Sequence[str]) -> str:
-    """For a run that has been stopped: the command that resumes it, from the directory where it was started."""
+    """Tell the user of a stopped run how to resume it, from the directory where it was started."""
     found = [path for path in (folder / "checkpoints" / name for name in ("last.ckpt", "best.ckpt")) if path.is_file()]
     if not found:
-        return "No checkpoint had been written yet: start it again"
-    typed = [o for o in overrides if o.startswith(("test=", "paths."))]  # all else is in the folder's config.yaml
-    return f"Go on with:\n  {command(f'ckpt_path={shown(found[0])}', *typed)}"
+        return "No checkpoint was written yet: start it again"
+    typed = [o for o in overrides if o.startswith(("test=", "paths."))]  # config.yaml in the folder has all others
+    return f"Resume with:\n  {command(f'ckpt_path={shown(found[0])}', *typed)}"
 
 
 def command(*arguments: str) -> str:
@@ -156,15 +148,15 @@ def command(*arguments: str) -> str:
 
 
 def shown(path: Path) -> Path:
-    """Relative to the current directory, where it is inside."""
+    """The path for a message: relative if it is inside the current directory."""
     return Path(os.path.relpath(path)) if path.is_relative_to(Path.cwd()) else path
 
 
 @contextmanager
 def errors_explained(folder: Path) -> Iterator[None]:
-    """Turn a full disk, a folder that can't be written any more and a killed data worker into a UserError.
+    """Turn a full disk, a folder that became read-only or was deleted, and a killed data worker into a UserError.
 
-    Libraries wrap the system's error, or fail again while they clear up after it.
+    Libraries wrap the system's error, or fail again while they clean up, so all causes are searched.
     """
     hook = threading.excepthook
     threading.excepthook = lambda args: None if isinstance(args.exc_value, OSError) else hook(args)  # TensorBoard's
@@ -175,27 +167,21 @@ def errors_explained(folder: Path) -> Iterator[None]:
     except Exception as error:
         if not folder.is_dir():
             raise UserError(f"{folder} was moved or deleted while its run was writing to it") from error
-        disk = next(
-            (cause for cause in causes(error) if isinstance(cause, OSError) and is_of_disk(cause, folder)), None
-        )
-        if disk is not None:
-            raise UserError(
-                f"can't write {disk.filename or folder}: {disk.strerror}. The checkpoints written so far are whole. "
-                f"Make room or mend the folder. {how_to_go_on(folder, [])}"
-            ) from error
-        worker = next((cause for cause in causes(error) if "DataLoader worker" in str(cause)), None)
-        if worker is not None:
-            raise UserError(
-                f"a data worker was ended ({first_line(worker)}); fewer data.num_workers take less memory. "
-                f"{how_to_go_on(folder, [])}"
-            ) from error
+        for cause in causes(error):
+            if isinstance(cause, OSError) and is_of_disk(cause, folder):
+                reason = f"can't write {cause.filename or folder}: {cause.strerror}. Free space or fix permissions"
+            elif "DataLoader worker" in str(cause):
+                reason = f"a data worker was killed ({first_line(cause)}); a lower data.num_workers needs less memory"
+            else:
+                continue
+            raise UserError(f"{reason}. {how_to_go_on(folder, [])}") from error
         raise
     finally:
         threading.excepthook = hook
 
 
-def is_of_disk(error: BaseException, folder: Path) -> bool:
-    """Whether the system refuses to write into the folder, as far as it says where."""
-    if not isinstance(error, OSError) or error.errno not in UNWRITABLE:
+def is_of_disk(error: OSError, folder: Path) -> bool:
+    """Whether the error is about writing to this folder, as far as it names a file."""
+    if error.errno not in UNWRITABLE:
         return False
     return not error.filename or Path(error.filename).absolute().is_relative_to(folder.absolute())

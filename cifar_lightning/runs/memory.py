@@ -1,4 +1,4 @@
-"""How the C library hands out the memory of large tensors on a CPU, and when a run's is given back."""
+"""Keep and return the memory of large CPU tensors, by glibc's allocator settings."""
 
 import atexit
 import ctypes
@@ -6,15 +6,14 @@ import gc
 import sys
 from typing import Any
 
-# <malloc.h> of glibc
-M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
+M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # <malloc.h> of glibc
 
 
 def keep_freed_memory() -> None:
-    """Let freed memory stay with the process, for the next tensors; does nothing but on Linux with glibc.
+    """Keep freed memory in the process for the next tensors; does nothing without glibc.
 
-    By default glibc maps anew whatever is larger than 32 MB and returns it when freed, so the system clears each
-    activation and gradient of a large batch page by page: a fifth of the time of a step of experiment=speed/cifar94.
+    By default glibc maps blocks above 32 MB anew and unmaps them when freed, so the kernel zeroes each large activation
+    and gradient page by page: a fifth of the step time of experiment=speed/cifar94.
     """
     if mallopt := _of_glibc("mallopt"):
         mallopt(M_MMAP_MAX, 0)
@@ -22,11 +21,11 @@ def keep_freed_memory() -> None:
 
 
 def give_memory_back() -> None:
-    """After a job of a sweep, for the next one in this process: what it used is in cycles, which Python finds late."""
+    """Return a sweep job's memory before the next job; most of it is in reference cycles."""
     gc.collect()
     if not gc.get_freeze_count():
-        gc.freeze()  # half a million objects of the libraries, which each collection would go through: 0.3 s
-        atexit.register(gc.unfreeze)  # lest libraries complain that they are not cleared away
+        gc.freeze()  # spares later collections the half a million objects of the libraries: 0.3 s each
+        atexit.register(gc.unfreeze)  # else some libraries warn at exit of objects that were not freed
     if malloc_trim := _of_glibc("malloc_trim"):
         malloc_trim(0)
 

@@ -1,7 +1,7 @@
-"""`trainer.strategy=fsdp`: each process keeps its share of every weight, gradient and optimizer state.
+"""Shard weights, gradients and optimizer state over processes: `trainer.strategy=fsdp`.
 
-By PyTorch's `fully_shard` (Zhao et al. 2023, "PyTorch FSDP"), which leaves parameters their names and shapes, so that
-weight decay, groups and schedules mean what they mean elsewhere.
+Uses PyTorch's `fully_shard` (Zhao et al. 2023, "PyTorch FSDP"), which keeps names and shapes of parameters, so that
+weight decay, parameter groups and schedules work as without it.
 """
 
 from collections.abc import Iterator
@@ -18,7 +18,7 @@ from cifar_lightning.errors import UserError
 
 
 class FullySharded(ModelParallelStrategy):
-    """Shards `network` of an ImageClassifier over all devices; its checkpoints are whole files, like anybody's."""
+    """Shards the `network` of an ImageClassifier over all devices; checkpoints are ordinary, unsharded files."""
 
     def __init__(self) -> None:
         super().__init__(tensor_parallel_size=1, save_distributed_checkpoint=False)
@@ -29,11 +29,11 @@ class FullySharded(ModelParallelStrategy):
 
     def connect(self, model: L.LightningModule) -> None:
         super().connect(model)
-        # Lightning calls it before it builds the optimizers, and insists on a module's own.
+        # Lightning calls it before it builds the optimizers, and requires the module to have its own.
         model.configure_model = lambda: self._shard(model)  # type: ignore[method-assign]
 
     def on_validation_start(self) -> None:
-        """Let all have the first process's running means, which are those that are saved; as ddp does."""
+        """Broadcast buffers (running means) from rank 0, whose are saved; DDP does the same."""
         assert self.model is not None
         for buffer in self.model.buffers():
             torch.distributed.broadcast(buffer, 0)
@@ -45,13 +45,10 @@ class FullySharded(ModelParallelStrategy):
 
 
 def shard(network: nn.Module, mesh: DeviceMesh) -> None:
-    """Shard a network over the mesh, block by block; does nothing where that is done.
-
-    A block's weights are put together when it is called and are given back after it.
-    """
-    if isinstance(network, FSDPModule):  # for the test that follows training
+    """Shard a network over the mesh, block by block: a block's weights are gathered only while it runs."""
+    if isinstance(network, FSDPModule):  # already sharded, by the training before this test
         return
-    network.to(memory_format=torch.contiguous_format)  # fully_shard takes no other
+    network.to(memory_format=torch.contiguous_format)  # the only format that fully_shard accepts
     for block in blocks(network):
         fully_shard(block, mesh=mesh)
     fully_shard(network, mesh=mesh)
@@ -60,7 +57,7 @@ def shard(network: nn.Module, mesh: DeviceMesh) -> None:
 
 
 def blocks(network: nn.Module) -> Iterator[nn.Module]:
-    """The network's parts that have parameters and are called as a whole."""
+    """Children with parameters; those of a ModuleList or ModuleDict, which have no forward, one by one."""
     for child in network.children():
         if isinstance(child, nn.ModuleList | nn.ModuleDict):
             yield from blocks(child)
@@ -69,8 +66,8 @@ def blocks(network: nn.Module) -> Iterator[nn.Module]:
 
 
 def check_shardable(config: DictConfig) -> None:
-    """Raise UserError for what needs whole weights in one process."""
+    """Raise UserError for settings that need all weights in one process."""
     if config.ema_decay is not None:
-        raise UserError("trainer.strategy=fsdp keeps no average of weights: leave out ema_decay")
+        raise UserError("trainer.strategy=fsdp can't average sharded weights: leave out ema_decay")
     if config.optimizer.get("_target_", "").endswith(".Muon"):
-        raise UserError("trainer.strategy=fsdp has no whole filters, which optimizer=muon needs: choose another")
+        raise UserError("trainer.strategy=fsdp splits the filters that optimizer=muon needs whole: choose another")

@@ -1,1 +1,1 @@
-"""Search hyperparameters with Optuna: definition and space say what, study how, outcome and best what was found."""
+"""Search hyperparameters with Optuna: definition, space, study and outcome."""

@@ -1,4 +1,4 @@
-"""Read and check what to search: a file of conf/hparams_search or a user's own, with the words typed."""
+"""Read and check the definition of a search: a file in conf/hparams_search or the user's own, and typed settings."""
 
 import difflib
 import re
@@ -28,12 +28,13 @@ SETTINGS: dict[str, tuple[Any, Rule]] = {
     "startup_trials": (10, integer(0)),
 }
 KEYS = (*SETTINGS, "overrides", "space")
-QUIET = ("++callbacks.progress_bar=null", "++callbacks.model_summary=null")  # a line a trial is enough
+FORBIDDEN = r"(test|train|ckpt_path|optimized_metric|hydra[./].*|paths\.output_dir)"
+QUIET = ("++callbacks.progress_bar=null", "++callbacks.model_summary=null")  # a line per trial is enough
 
 
 @dataclass(frozen=True)
 class Search:
-    """A checked search. `overrides` are the same in all trials; `config` is composed from them."""
+    """A checked search. overrides: the same in all trials; config: composed from them."""
 
     study_name: str
     n_trials: int
@@ -51,10 +52,7 @@ class Search:
 
 
 def read_search(name: str, settings: Mapping[str, str], typed: Sequence[str]) -> Search:
-    """The search `name`; typed settings and overrides replace those of its file.
-
-    Raises UserError, naming what is wrong.
-    """
+    """The search `name`, with typed settings and overrides in place of its file's. Raises UserError."""
     path = search_file(name)
     content = read_content(path)
     for key in content:
@@ -72,10 +70,13 @@ def read_search(name: str, settings: Mapping[str, str], typed: Sequence[str]) ->
         for point in corners(space):
             compose_checked([*fixed, *overrides(point)])
         config = compose_checked(fixed)
-    except UserError as error:
-        raise UserError(misspelt_setting(typed) or str(error)) from None
+    except UserError:
+        for key in (override.partition("=")[0] for override in typed):  # a setting that was taken for an override
+            if near := difflib.get_close_matches(key, [*SETTINGS, "hparams_search"], n=1, cutoff=0.8):
+                raise UserError(f"there is no key {key}; did you mean {near[0]}?") from None
+        raise
     if config.data.val_size == 0:
-        raise UserError("data.val_size=0: a search compares validation accuracies; leave a validation split")
+        raise UserError("data.val_size=0: a search needs a validation split, as it compares validation accuracies")
     return Search(**chosen | {"overrides": fixed, "space": space, "config": config})
 
 
@@ -97,31 +98,21 @@ def read_content(path: Path) -> dict[str, Any]:
     except (YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(content, dict):
-        raise UserError(f"{path}: must hold a mapping with the key space")
+        raise UserError(f"{path}: must be a mapping with the key space")
     return content
 
 
 def fixed_overrides(own: Any, typed: Sequence[str], searched: set[str]) -> list[str]:
-    """The overrides of every trial; a typed one takes the place of the file's. Raises UserError for forbidden ones."""
+    """The overrides of every trial; typed ones replace the file's. Raises UserError for those a trial can't have."""
     if not isinstance(own, list) or not all(isinstance(override, str) for override in own):
         raise UserError("overrides: must be a list of overrides such as trainer.max_epochs=10")
     for override in [*own, *typed]:
         key = override.lstrip("+~").partition("=")[0]
         if key in searched:
             raise UserError(f"{override}: {key} is searched over; leave it out, or take it out of the space")
-        if override != "test=false" and re.match(
-            r"(test|train|ckpt_path|optimized_metric|hydra[./].*|paths\.output_dir)$", key
-        ):
-            raise UserError(f"{override}: leave it out; a trial trains from the start, in its own folder, without test")
+        if override != "test=false" and re.fullmatch(FORBIDDEN, key):
+            raise UserError(f"{override}: leave it out; a trial trains from scratch in its own folder, without a test")
     names = {override.partition("=")[0] for override in typed}
     kept = [override for override in own if override.partition("=")[0] not in names]
     task = [] if "task_name" in names else ["task_name=search"]
     return [*task, *(o for o in [*kept, *typed] if o != "test=false"), "test=false", *QUIET]
-
-
-def misspelt_setting(typed: Sequence[str]) -> str | None:
-    """The message for a word taken for an override that is close to a key of the command."""
-    for key in (override.partition("=")[0] for override in typed):
-        if near := difflib.get_close_matches(key, [*SETTINGS, "hparams_search"], n=1, cutoff=0.8):
-            return f"there is no key {key}; did you mean {near[0]}?"
-    return None

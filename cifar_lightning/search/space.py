@@ -1,4 +1,4 @@
-"""Parse the space of a search: a distribution for each config key or group, some with conditions."""
+"""The space of a search: config keys with their distributions, and conditions under which they apply."""
 
 import random
 import re
@@ -19,7 +19,8 @@ FORMS = (
 class Parameter:
     """A config key with its distribution.
 
-    arguments: those of Optuna's `suggest_<type>`. when: the values, as text, that other keys must have.
+    arguments: those of Optuna's `suggest_<type>`, choices as in the file. when: other keys with the values, as text,
+    that make this parameter active.
     """
 
     key: str
@@ -33,12 +34,11 @@ class Parameter:
         return self.arguments["choices"] if self.type == "categorical" else [self.arguments[k] for k in ("low", "high")]
 
     def active(self, point: Mapping[str, Any]) -> bool:
-        """Whether its conditions hold at a point."""
         return all(key in point and text(point[key]) in values for key, values in self.when.items())
 
 
 def text(value: Any) -> str:
-    """The value as it is written in an override: `true`, `null`, `0.001`, `[8,16]`."""
+    """The value as an override has it: `true`, `null`, `0.001`, `[8,16]`."""
     if isinstance(value, bool) or value is None:
         return {True: "true", False: "false", None: "null"}[value]
     if isinstance(value, list):
@@ -53,13 +53,13 @@ def overrides(point: Mapping[str, Any]) -> list[str]:
 
 
 def read_space(space: Any) -> list[Parameter]:
-    """The parameters of a search's file, in its order. Raises UserError, naming the parameter and what is wrong."""
+    """The parameters in the file's order. Raises UserError, naming the parameter and what is wrong."""
     if not isinstance(space, dict) or not space:
-        raise UserError(f"space: must have a config key with its distribution, such as optimizer.lr: {FORMS}")
+        raise UserError(f"space: must map config keys to distributions, such as optimizer.lr: {FORMS}")
     parameters: list[Parameter] = []
     for key, given in space.items():
         if not decides(str(key)).searched:
-            raise UserError(f"space: {key}: can't be searched over, as trials that differ in it can't be compared")
+            raise UserError(f"space: {key} can't be searched over: trials that differ in it can't be compared")
         try:
             kind, when = given.get("type"), given.get("when", {})
             arguments = {name: value for name, value in given.items() if name not in ("type", "when")}
@@ -73,25 +73,27 @@ def read_space(space: Any) -> list[Parameter]:
 
 
 def check_arguments(kind: str, arguments: Mapping[str, Any]) -> None:
-    """Raise ValueError or TypeError for arguments that Optuna does not accept."""
+    """Raise ValueError, KeyError or TypeError for arguments that Optuna does not accept."""
     from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution  # an optional package
 
-    made: Any = {"float": FloatDistribution, "int": IntDistribution, "categorical": CategoricalDistribution}[kind](
-        **({"choices": [text(choice) for choice in arguments["choices"]]} if kind == "categorical" else arguments)
-    )
-    if kind == "categorical" and (type(arguments["choices"]) is not list or len(set(made.choices)) < len(made.choices)):
-        raise ValueError(f"choices: {arguments['choices']}: must be a list of different values")
+    if kind == "categorical":
+        choices = arguments["choices"]
+        if type(choices) is not list or len(set(map(text, choices))) < len(choices):
+            raise ValueError(f"choices: {choices}: must be a list of different values")
+        CategoricalDistribution(choices=list(map(text, choices)))
+        return
+    {"float": FloatDistribution, "int": IntDistribution}[kind](**arguments)
     if kind == "int" and any(isinstance(value, float) for value in arguments.values()):  # Optuna would round it
         raise ValueError("low, high and step must be integers")
 
 
 def conditions(when: Mapping[str, Any], above: Sequence[Parameter]) -> dict[str, list[str]]:
-    """The values of each key as a list of texts. Raises ValueError for one that the key can't have."""
+    """The admissible values of each key as texts. Raises ValueError for one that the key can't have.
+
+    A single value may stand without a list, unless it is a list itself.
+    """
     possible = {p.key: [text(choice) for choice in p.arguments.get("choices", ())] for p in above}
-    # One value, or a list of values: a value that is a list itself has to be in one.
-    wanted = {
-        key: [text(v) for v in (values if isinstance(values, list) else [values])] for key, values in when.items()
-    }
+    wanted = {key: list(map(text, values if isinstance(values, list) else [values])) for key, values in when.items()}
     for key, values in wanted.items():
         if not possible.get(key):
             raise ValueError(f"when: {key}: there is no categorical parameter above it of this name")
@@ -102,10 +104,10 @@ def conditions(when: Mapping[str, Any], above: Sequence[Parameter]) -> dict[str,
 
 
 def corners(space: Sequence[Parameter]) -> Iterator[dict[str, Any]]:
-    """A few points of the space that contain each end of each parameter. Raises UserError for one that never occurs."""
+    """A few points that contain each end of each parameter. Raises UserError for a parameter that is never active."""
     unseen = {(p.key, text(end)) for p in space for end in p.ends}
     draw = random.Random(0)
-    for _ in range(1000):  # composing a point takes long, drawing one doesn't
+    for _ in range(1000):  # drawing a point is quick, composing its config is not
         point: dict[str, Any] = {}
         for p in space:
             if p.active(point):

@@ -1,1 +1,1 @@
-"""Many runs from one command: their folders, their processes, and the summary at the end."""
+"""Many runs from one command: their folders, processes, states and summary."""

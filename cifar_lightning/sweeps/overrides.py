@@ -1,6 +1,6 @@
-"""The overrides of a sweep: which keys it goes through, and which jobs it is."""
+"""Expand the overrides of a sweep: globs, swept keys, and the overrides of each job."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from fnmatch import fnmatch
 from itertools import product
 from pathlib import Path
@@ -18,38 +18,34 @@ def swept(overrides: Sequence[str]) -> list[str]:
 
 
 def jobs_of(overrides: Sequence[str]) -> list[list[str]]:
-    """The overrides of each run of a sweep."""
+    """The overrides of every job of a sweep: all combinations of values."""
     try:
-        parsed = parse_overrides(overrides)
-        parsed = parse_overrides([expand(override, None) or override.input_line for override in parsed])
+        expanded = [expand(override) or override.input_line for override in parse_overrides(overrides)]
     except OverrideParseException as error:
         raise UserError(f"can't read the override {error.override!r}: write key=value or key=value,value") from None
-    columns = [
+    return [list(job) for job in product(*_values(expanded))]
+
+
+def one_job_for_each_choice(overrides: Sequence[str]) -> list[list[str]]:
+    """As many jobs as the longest list has values, so that each value is in at least one of them."""
+    columns = _values(overrides)
+    return [[column[i % len(column)] for column in columns] for i in range(max(map(len, columns), default=1))]
+
+
+def _values(overrides: Sequence[str]) -> list[list[str]]:
+    return [
         [f"{o.get_key_element()}={value}" for value in o.sweep_string_iterator()]
-        if o.is_discrete_sweep()
+        if o.is_discrete_sweep() and not o.is_hydra_override()
         else [o.input_line]
-        for o in parsed
+        for o in parse_overrides(overrides)
     ]
-    return [list(job) for job in product(*columns)]
 
 
-def one_job_for_each_choice(overrides: Sequence[str]) -> Iterator[list[str]]:
-    """Overrides of as many jobs as the longest list in a sweep has values: each value is checked at least once."""
-    columns = []
-    for override in parse_overrides(overrides):
-        if override.is_discrete_sweep() and not override.is_hydra_override():
-            columns.append([f"{override.get_key_element()}={value}" for value in override.sweep_string_iterator()])
-        else:
-            columns.append([override.input_line])
-    for i in range(max((len(column) for column in columns), default=1)):
-        yield [column[i % len(column)] for column in columns]
+def expand(override: Override, config_dir: str | None = None) -> str | None:
+    """`experiment=glob(classic/*)` with the list of matching choices; None for any other override.
 
-
-def expand(override: Override, config_dir: str | None) -> str | None:
-    """`experiment=glob(classic/*)` as the list of what it finds, None for any other override.
-
-    Hydra's own globs don't enter sub-groups. Here a `*` goes as far as the next `/`.
-    Raises UserError where nothing is found: Hydra would run nothing, and call it done.
+    Unlike Hydra's globs these enter sub-groups: a `*` matches up to the next `/`.
+    Raises UserError if nothing matches, for which Hydra would run nothing and report success.
     """
     glob = override.value()
     if not isinstance(glob, Glob):
@@ -58,7 +54,7 @@ def expand(override: Override, config_dir: str | None) -> str | None:
     names = sorted({name for root in (conf_dir(), config_dir) if root for name in choices(group, Path(root))})
     found = [n for n in names if matches(n, glob.include) and not matches(n, glob.exclude)]
     if not found:
-        raise UserError(f"{override.input_line} finds nothing. {group} has: {', '.join(names)}")
+        raise UserError(f"{override.input_line} matches nothing. Choose from: {', '.join(names)}")
     return f"{override.get_key_element()}={','.join(found)}"
 
 

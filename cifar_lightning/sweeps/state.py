@@ -1,7 +1,7 @@
-"""What a sweep's folder says of its jobs. It outlives processes, and every launcher's workers can read and write it.
+"""Read and write the state of a sweep's jobs: files in their folders, which any launcher's processes can share.
 
-A job is a folder. With metrics.json it is finished; with failure.json it failed, and that says why; while its lock is
-held it is running; else it was cut off.
+A job with metrics.json is finished; with failure.json it failed; if its folder is locked it is running; else it was
+interrupted.
 """
 
 from dataclasses import dataclass
@@ -10,6 +10,7 @@ from typing import Any
 
 from cifar_lightning.errors import UserError
 from cifar_lightning.reporting.files import read_json, write_json
+from cifar_lightning.runs.folders import is_running
 
 SWEEP = "multirun.yaml"  # Hydra writes it into a sweep's folder
 FAILURE = "failure.json"
@@ -18,7 +19,7 @@ RUNNING = "is running"
 
 @dataclass(frozen=True)
 class Unfinished:
-    """A job without a result: its folder, the reason, and whether it failed by itself."""
+    """A job without a result, and why; `failed` if it ended with an error."""
 
     folder: Path
     reason: str
@@ -26,7 +27,7 @@ class Unfinished:
 
 
 def result(folder: Path) -> dict[str, Any] | None:
-    """The job's metrics, if it is finished. What is no result of a run, is none of the job's either."""
+    """The content of metrics.json; None unless it holds the result of a run."""
     metrics = _read(folder / "metrics.json")
     return metrics if {"val/acc", "test/acc"} & metrics.keys() else None
 
@@ -42,26 +43,21 @@ def forget_failure(folder: Path) -> None:
 def unfinished(folder: Path) -> list[Unfinished]:
     """The jobs without a result in every sweep in and below this folder."""
     sweeps = sorted(path.parent for path in folder.rglob(SWEEP))
-    jobs = (path.parent for sweep in sweeps for path in sorted(sweep.glob("*/.hydra")))
-    # One may have failed in a folder where another is finished, if a person's own names don't tell them apart.
+    jobs = [path.parent for sweep in sweeps for path in sorted(sweep.glob("*/.hydra"))]
+    # A job may have failed in a folder where another finished, if the user's own names don't tell them apart.
     return [_describe(job) for job in jobs if result(job) is None or (job / FAILURE).exists()]
 
 
 def _describe(job: Path) -> Unfinished:
-    from cifar_lightning.runs.folders import (
-        is_running,  # imports Hydra, which a report of finished runs need not wait for
-    )
-
     if is_running(job):
         return Unfinished(job, RUNNING, failed=False)
     if (job / FAILURE).exists():
-        reason = _read(job / FAILURE).get("reason")
-        return Unfinished(job, str(reason or f"{FAILURE} doesn't say why"), failed=True)
-    return Unfinished(job, "was cut off; the same command into the same folder goes on with it", failed=False)
+        return Unfinished(job, str(_read(job / FAILURE).get("reason") or f"{FAILURE} gives no reason"), failed=True)
+    return Unfinished(job, "was interrupted; the same command into this folder resumes it", failed=False)
 
 
 def _read(file: Path) -> dict[str, Any]:
-    """What the JSON file holds; nothing where it is missing, broken or of something else."""
+    """The JSON object in the file; empty if it is missing, broken or not an object."""
     try:
         content = read_json(file)
     except (OSError, ValueError, UserError):

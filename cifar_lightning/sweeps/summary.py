@@ -1,6 +1,5 @@
-"""The table of a sweep, or of any runs, on the terminal and in files, with what has no result."""
+"""Print and write the table of a sweep or of any runs, and the jobs without a result."""
 
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,27 +12,27 @@ from cifar_lightning.reporting.files import write_csv, write_text
 from cifar_lightning.reporting.run_files import load_runs
 from cifar_lightning.reporting.summary import Summary, summarize
 from cifar_lightning.reporting.tables import Row, markdown_table, rich_table
+from cifar_lightning.runs.folders import shown
 from cifar_lightning.sweeps.state import Unfinished, unfinished
 
 
 def summarize_sweep(folder: Path) -> None:
-    """Print the table of a sweep and write it, with its figures, into the sweep's folder."""
+    """Print the table of a sweep and write it with its figures into the sweep's folder."""
     runs, _ = load_runs([folder])
     missing = unfinished(folder)
     if not runs:
-        if any(job.failed for job in missing):  # else it was a rehearsal, which leaves no results
+        if any(job.failed for job in missing):  # a debug run leaves no results either
             write_text(folder / "summary.md", markdown(None, missing))
         return
     summary = summarize(runs)
     show_summary(summary, missing)
     write_summary(summary, markdown(summary, missing), folder)
-    shown = Path(os.path.relpath(folder)) if folder.is_relative_to(Path.cwd()) else folder
-    for path in [*sorted((shown / "figures").glob("*.png")), shown / "summary.csv", shown / "summary.md"]:
-        say(path)
+    for path in [*sorted((folder / "figures").glob("*.png")), folder / "summary.csv", folder / "summary.md"]:
+        say(shown(path))
 
 
 def show_summary(summary: Summary, missing: Sequence[Unfinished]) -> None:
-    # A pipe has no width, and a table squeezed into 80 columns can't be read.
+    # Piped output has no width, and tables squeezed into 80 columns are hard to read.
     console = Console(width=None if sys.stdout.isatty() else 250, highlight=False)
     console.print(rich_table(summary.rows))
     if missing:
@@ -53,11 +52,11 @@ def markdown(summary: Summary | None, missing: Sequence[Unfinished]) -> str:
 
 
 def write_summary(summary: Summary, text: str, out: Path) -> str:
-    """Write the table as Markdown, and where `out` is a folder as CSV and figures, too; says what and where."""
+    """Write the text to `out`; if that is a folder, also CSV and figures. Returns what was written."""
     if out.suffix and not out.is_dir():
         write_text(out, text)
         return str(out)
-    from cifar_lightning.reporting.comparison_figures import comparison_figures  # matplotlib takes its time
+    from cifar_lightning.reporting.comparison_figures import comparison_figures  # imports matplotlib
     from cifar_lightning.reporting.figures import save_figure
 
     write_text(out / "summary.md", text)

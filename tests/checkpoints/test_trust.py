@@ -193,9 +193,9 @@ DANGERS = {
     "a list in a list in a list": (lambda c: c.update(tags=laughs()), "no end"),
     "a thousand workers": (lambda c: c["data"].update(num_workers=1000), "data.num_workers=1000"),
     "a value that may not be": (lambda c: c["data"].update(batch_size=-1), "data.batch_size=-1: must be"),
-    "no trainer": (lambda c: c.pop("trainer"), "no whole config of a run"),
-    "no groups": (lambda c: c.clear(), "no whole config of a run"),
-    "a text for a group": (lambda c: c.update(model="none"), "no whole config of a run"),
+    "no trainer": (lambda c: c.pop("trainer"), "missing or incomplete"),
+    "no groups": (lambda c: c.clear(), "missing or incomplete"),
+    "a text for a group": (lambda c: c.update(model="none"), "missing or incomplete"),
     "no such key of the data": (lambda c: c["data"].pop("batch_size"), "can't be used"),
 }
 

@@ -5,7 +5,7 @@ import torchvision
 from helpers.model_configs import MODELS, build, parameters
 from omegaconf import OmegaConf
 
-from cifar_lightning.commands.models import cost, header, main, source
+from cifar_lightning.commands.models import cost, header, main
 from cifar_lightning.config.compose import conf_dir
 
 
@@ -34,7 +34,7 @@ def test_parameters_are_those_of_the_network():
         assert cost(_model(name))[0] == parameters(build(name))
 
 
-def test_every_model_is_listed_with_what_its_file_and_module_say(capsys):
+def test_every_model_is_listed_with_what_its_file_says(capsys):
     assert main([]) == 0
     out = capsys.readouterr().out
     rows = {line.split()[0]: line.split() for line in out.splitlines() if line.startswith(" ") and line.split()}
@@ -42,7 +42,6 @@ def test_every_model_is_listed_with_what_its_file_and_module_say(capsys):
         assert rows[name][1].replace(",", "").isdigit()
         assert int(rows[name][2].replace(",", "")) > 1000
         assert header(name)[:30] in out
-        assert " ".join(source(_model(name)).split()[:6]) in " ".join(out.split())
     assert rows["resnet18"][1:3] == ["11,173,962", "555,422,720"]  # 0.56 G in other repositories
 
 

@@ -84,5 +84,5 @@ def test_the_reader_of_the_same_arrays_may_change_on_resume_and_the_split_may_no
 def test_a_sweep_over_what_decides_nothing_is_refused(command):
     outcome = command("-m", *QUICK, "trainer.accelerator=cpu,auto")
     assert (outcome.code, outcome.err.count("\n")) == (1, 1)
-    assert outcome.err.startswith("error: trainer.accelerator does not decide what is trained")
+    assert outcome.err.startswith("error: trainer.accelerator does not affect the result")
     assert list(command.folder.iterdir()) == []

@@ -180,7 +180,7 @@ def test_processes_from_outside_must_be_told_their_folder(command, monkeypatch, 
     monkeypatch.setenv("LOCAL_RANK", "0")
     outcome = command(*arguments, *QUICK, "trainer=ddp_sim")
     assert outcome.code == 1
-    assert outcome.err.startswith("error: several machines, and processes that torchrun or SLURM starts")
+    assert outcome.err.startswith("error: processes started by torchrun or SLURM")
     assert list(command.folder.iterdir()) == []
 
 
@@ -227,4 +227,4 @@ def test_a_trainer_for_several_processes_is_what_lightning_makes(tmp_path, choic
 def test_a_strategy_that_starts_processes_in_its_own_way_is_refused(command, strategy):
     outcome = command(*QUICK, "trainer=ddp_sim", f"trainer.strategy={strategy}")
     assert outcome.code == 1
-    assert outcome.err == f"error: trainer.strategy={strategy}: a command starts its processes itself; use ddp\n"
+    assert outcome.err == f"error: trainer.strategy={strategy}: the command starts the processes; use ddp\n"

@@ -28,7 +28,7 @@ def test_a_signal_ends_all_processes_at_one_step(tmp_path, how):
         process.send_signal(how)
     _, err = process.communicate()
     assert process.returncode == 128 + how
-    assert f"stopped by {how.name}. Go on with:" in err
+    assert f"stopped by {how.name}. Resume with:" in err
     assert "Traceback" not in err
     assert relatives(tmp_path) == []
 

@@ -97,7 +97,7 @@ def test_the_command_to_go_on_with_survives_a_shell(tmp_path, monkeypatch):
     folder = tmp_path / "runs of today" / "2026-01-01_model=cnn2,it's"
     checkpoint = make_run(folder, finished=False, age=0)
     first, command = how_to_go_on(folder, ["model=cnn2", "test=false", "paths.log_dir=there"]).splitlines()
-    assert first == "Go on with:"
+    assert first == "Resume with:"
     typed = f"ckpt_path={checkpoint.relative_to(tmp_path)}"
     assert shlex.split(command) == ["python", "-m", "cifar_lightning", typed, "test=false", "paths.log_dir=there"]
     elsewhere = tmp_path / "elsewhere"
@@ -122,7 +122,7 @@ def test_what_a_disk_refuses_is_told_in_its_words(tmp_path, number, name):
     filename = name and str(tmp_path / name)
     with pytest.raises(UserError) as ending, errors_explained(tmp_path):
         raise raised(number, filename)
-    assert str(ending.value).startswith(f"can't write {filename or tmp_path}: {os.strerror(number)}. The checkpoints")
+    assert str(ending.value).startswith(f"can't write {filename or tmp_path}: {os.strerror(number)}. ")
 
 
 @pytest.mark.parametrize(

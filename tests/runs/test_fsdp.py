@@ -60,12 +60,13 @@ def test_all_processes_validate_with_the_batch_norm_that_is_saved(command):
 @pytest.mark.parametrize(
     ("mistake", "message"),
     [
-        ("ema_decay=0.9", "trainer.strategy=fsdp keeps no average of weights: leave out ema_decay"),
-        ("optimizer=muon", "trainer.strategy=fsdp has no whole filters, which optimizer=muon needs: choose another"),
+        ("ema_decay=0.9", "leave out ema_decay"),
+        ("optimizer=muon", "optimizer=muon"),
     ],
 )
 def test_what_needs_whole_weights_is_refused(command, monkeypatch, mistake, message):
     monkeypatch.setenv("LOCAL_RANK", "0")  # as in the processes that the command starts
     outcome = command(*QUICK, *FSDP, mistake, "hydra.run.dir=here")
     assert outcome.code == 1
-    assert outcome.err == f"error: {message}\n"
+    assert outcome.err.startswith("error: trainer.strategy=fsdp")
+    assert message in outcome.err

@@ -120,7 +120,7 @@ def test_a_part_of_ones_own_trains_goes_on_and_is_evaluated(own, typed):
     ("typed", "message"),
     [
         ("loss._target_=mine.Focl", "Focl"),
-        ("loss._target_=os.getpid", "loss._target_=os.getpid: expected a loss to call, got int"),
+        ("loss._target_=os.getpid", "loss._target_=os.getpid: expected a loss, got int"),
         ("module._target_=torch.nn.Identity", "expected a LightningModule, got Identity"),
         ("module._target_=mine.Missing", "Missing"),
         ("loss.weight=[1,2]", "weight tensor should be defined either for all 10 classes"),

@@ -1,7 +1,6 @@
 """A run owns its folder, and goes on from it: who else may write there, and what its files then say."""
 
 import json
-import os
 import shutil
 from pathlib import Path
 
@@ -52,7 +51,7 @@ def test_a_folder_with_a_runs_results_is_not_written_over(command, run, finished
     if not finished:
         (run / "metrics.json").unlink()
     before = content(run)
-    message = f"holds a {'finished' if finished else 'stopped'} run: choose another folder, or go on with ckpt_path="
+    message = f"holds a {'finished' if finished else 'stopped'} run: choose another, or resume with ckpt_path="
     refused(command(*QUICK, f"hydra.run.dir={run}"), message)
     with pytest.raises(UserError, match=message):
         api.train(api.compose(QUICK, output_dir=run), quiet=True)
@@ -70,13 +69,11 @@ def test_nobody_goes_on_with_a_run_that_is_running(command, run):
             api.train(api.compose([f"ckpt_path={run}"]), quiet=True)
 
 
-def test_the_last_run_is_named_with_its_age(command, run):
+def test_the_last_run_is_named(command, run):
     (run / "metrics.json").unlink()
-    file = run / "checkpoints" / "last.ckpt"
-    os.utime(file, (file.stat().st_atime, file.stat().st_mtime - 7300))
     outcome = command("ckpt_path=last")
     assert outcome.code == 0, outcome.err
-    assert "goes on with logs/train/runs/run, stopped 2 hours ago" in outcome.out
+    assert "resuming logs/train/runs/run, stopped at 20" in outcome.out
 
 
 def test_a_run_that_goes_on_is_finished_no_longer(run):
@@ -97,7 +94,7 @@ def test_a_folder_stands_for_its_last_checkpoint_in_training_and_its_best_in_a_t
     (tested,) = [folder for folder in command.runs() if folder != run]
     assert json.loads((tested / "metrics.json").read_text())["checkpoint"] == "best"
     (run / "checkpoints" / "best.ckpt").unlink()
-    refused(command("train=false", f"ckpt_path={run}/checkpoints/best.ckpt"), "last.ckpt (without validation no")
+    refused(command("train=false", f"ckpt_path={run}/checkpoints/best.ckpt"), "last.ckpt (without validation")
 
 
 def test_a_checkpoint_goes_on_alone(command, made, run):
@@ -175,8 +172,8 @@ def test_a_batch_script_of_slurm_is_one_process(monkeypatch):
 @pytest.mark.parametrize(
     ("variables", "message"),
     [
-        ({"SLURM_STEP_NUM_TASKS": "2"}, "2 processes were started, and trainer.devices=1 on trainer.num_nodes=1"),
-        ({"WORLD_SIZE": "4", "LOCAL_RANK": "0"}, "4 processes were started, and trainer.devices=1"),
+        ({"SLURM_STEP_NUM_TASKS": "2"}, "2 processes were started, but trainer.devices=1 and trainer.num_nodes=1"),
+        ({"WORLD_SIZE": "4", "LOCAL_RANK": "0"}, "4 processes were started, but trainer.devices=1"),
     ],
 )
 def test_as_many_processes_are_asked_for_as_there_are(command, monkeypatch, variables, message):
@@ -185,16 +182,11 @@ def test_as_many_processes_are_asked_for_as_there_are(command, monkeypatch, vari
     refused(command(*QUICK), message)
 
 
-def test_srun_has_to_set_all_of_its_variables(command, monkeypatch):
-    monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "2")
-    refused(command(*QUICK, "trainer=ddp_sim"), "srun's variable SLURM_NTASKS is not set")
-
-
 def test_a_sweep_waits_for_jobs_that_another_process_runs(command):
     folder = command.folder / "sweep" / "seed=1"
     (folder / ".hydra").mkdir(parents=True)
     with runs.claim(folder):
         outcome = command("-m", *QUICK, "seed=1,2", "hydra.sweep.dir=sweep")
     assert outcome.code == 1
-    assert "1 of the jobs are still run by another process" in outcome.err
+    assert "1 of the jobs are run by another process" in outcome.err
     assert (command.folder / "sweep" / "seed=2" / "metrics.json").exists()

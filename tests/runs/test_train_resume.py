@@ -76,7 +76,7 @@ def test_the_command_that_a_stopped_run_prints_completes_it_bit_for_bit(command,
     with at(SignalAt("on_train_batch_start", 12)):  # in the second epoch of nine steps
         stopped = command(*training, "hydra.run.dir=part")
     assert stopped.code == 143
-    assert stopped.err.splitlines()[-2] == "stopped by SIGTERM. Go on with:"
+    assert stopped.err.splitlines()[-2] == "stopped by SIGTERM. Resume with:"
     assert checkpoint(command.folder / "part")["global_step"] == 12
     outcome = command(*printed_command(stopped.err))
     assert outcome.code == 0, outcome.err
@@ -129,7 +129,7 @@ def test_outside_of_training_a_run_ends_at_once(command, at, hook):
         stopped = command(*LONG, "trainer.max_epochs=1", "logger=none", "hydra.run.dir=part")
     assert stopped.code == 143
     if hook == "on_fit_start":
-        assert stopped.err == "stopped by SIGTERM. No checkpoint had been written yet: start it again\n"
+        assert stopped.err == "stopped by SIGTERM. No checkpoint was written yet: start it again\n"
     else:
         assert not (command.folder / "part" / "metrics.json").exists()
         assert command(*printed_command(stopped.err)).code == 0

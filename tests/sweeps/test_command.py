@@ -48,7 +48,7 @@ def test_a_glob_finds_what_a_person_has_added(tmp_path):
 
 
 def test_a_glob_that_finds_nothing_is_an_error():
-    with pytest.raises(UserError, match=r"experiment=glob\(clasic/\*\) finds nothing. experiment has: classic/alexnet"):
+    with pytest.raises(UserError, match=r"experiment=glob\(clasic/\*\) matches nothing. Choose from: classic/alexnet"):
         expanded("experiment=glob(clasic/*)")
 
 
@@ -72,7 +72,7 @@ def test_jobs_that_would_all_start_at_once_come_in_batches():
 
 
 def test_each_value_is_in_a_job_that_is_checked():
-    jobs = list(one_job_for_each_choice(["model=cnn2", "seed=1,2,3", "activation=relu,tanh"]))
+    jobs = one_job_for_each_choice(["model=cnn2", "seed=1,2,3", "activation=relu,tanh"])
     assert jobs == [["model=cnn2", f"seed={s}", f"activation={a}"] for s, a in ((1, "relu"), (2, "tanh"), (3, "relu"))]
 
 

@@ -38,7 +38,7 @@ def test_workers_of_joblib_find_what_is_finished_and_say_what_fails(command):
 
     get_reusable_executor().shutdown(wait=True)
     assert outcome.code == 1
-    assert outcome.err.startswith("error: trainer.strategy=ddp_spawn: trainer.strategy=ddp_spawn: a command starts")
+    assert outcome.err.startswith("error: trainer.strategy=ddp_spawn: trainer.strategy=ddp_spawn: ")
     assert len(list(Path("sweep").glob("*/metrics.json"))) == len(list(Path("sweep").glob("*/failure.json"))) == 1
     assert "trainer.strategy=ddp_spawn" in Path("sweep/summary.md").read_text()
 

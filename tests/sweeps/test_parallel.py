@@ -1,4 +1,3 @@
-import io
 import logging
 import os
 import subprocess
@@ -7,15 +6,12 @@ import sys
 import pytest
 from omegaconf import OmegaConf
 
+import cifar_lightning.sweeps.job  # noqa: F401 (registers the resolvers of the launchers' configs)
 from cifar_lightning.config.compose import compose
 from cifar_lightning.errors import UserError
 from cifar_lightning.sweeps import parallel
-from cifar_lightning.sweeps.resolvers import register
 
 ONE_DEVICE = OmegaConf.create({"accelerator": "auto", "devices": 1})
-
-
-register()
 
 
 def launcher(name):
@@ -100,31 +96,15 @@ def test_a_launcher_is_known_by_its_name(name):
 
 
 @pytest.mark.parametrize(("name", "extra"), [("joblib", "joblib"), ("submitit_slurm", "submitit"), ("ray", "ray")])
-@pytest.mark.parametrize("plugins", [True, False])
-def test_a_missing_launcher_is_one_line_with_its_extra(monkeypatch, name, extra, plugins):
-    def find_spec(module):
-        if not plugins:  # not even the package that all launchers are in
-            raise ModuleNotFoundError(module)
-
-    monkeypatch.setattr(parallel.importlib.util, "find_spec", find_spec)
+def test_a_missing_launcher_is_one_line_with_its_extra(monkeypatch, name, extra):
+    monkeypatch.setattr(parallel, "find_distributions", lambda name: [])
     with pytest.raises(UserError, match=rf"hydra/launcher={name} needs .*pip install 'cifar-lightning\[{extra}\]'"):
         parallel.check_installed(launcher(name))
     parallel.check_installed(launcher("basic"))
 
 
-def test_lines_of_a_job_are_whole_and_start_with_its_number(monkeypatch):
-    out = io.StringIO()
-    out.isatty = lambda: True
-    monkeypatch.setattr(sys, "stdout", out)
-    handlers = logging.getLogger().handlers[:]
-    with parallel.prefixed_output("[#3]"):
-        print("epoch", end=" ")
-        assert out.getvalue() == ""
-        print("1\n\nand more")
-        logging.getLogger("a.b").warning("of %s", "logging\nin two lines")
-        assert not sys.stdout.isatty()  # nothing draws a progress bar there
-    print("after")
-    assert out.getvalue().splitlines() == [
-        "[#3] epoch 1", "[#3] and more", "[#3] of logging", "[#3] in two lines", "after",
-    ]  # fmt: skip
-    assert logging.getLogger().handlers == handlers
+def test_log_lines_of_a_job_start_with_its_number(monkeypatch, capsys):
+    monkeypatch.setattr(logging.getLogger(), "handlers", [])
+    parallel.number_log_lines(3)
+    logging.getLogger("a.b").warning("epoch %s", "1/2")
+    assert capsys.readouterr().out == "[#3] epoch 1/2\n"

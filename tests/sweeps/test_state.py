@@ -35,7 +35,7 @@ def test_a_job_is_finished_failed_cut_off_or_running(tmp_path):
         ("b_failed", True), ("c_cut_off", False), ("d_unreadable", False), ("e_running", False),
     ]  # fmt: skip
     assert [job.reason.split()[0] for job in jobs] == ["no", "was", "was", "is"]
-    assert state.unfinished(tmp_path)[-1].reason.startswith("was cut off")
+    assert state.unfinished(tmp_path)[-1].reason.startswith("was interrupted")
 
 
 @pytest.mark.parametrize("text", ["", "{", "[1, 2]", "null", "3", '{"cause": 1}', '{"reason": null}', "\xff"])
@@ -43,7 +43,7 @@ def test_a_failure_without_a_reason_that_can_be_read_is_listed_all_the_same(tmp_
     job = make_job(tmp_path, "a")
     (job / state.FAILURE).write_bytes(text.encode("latin-1"))
     assert [(found.folder, found.reason, found.failed) for found in state.unfinished(tmp_path)] == [
-        (job, "failure.json doesn't say why", True)
+        (job, "failure.json gives no reason", True)
     ]
 
 

@@ -44,7 +44,7 @@ def test_a_sweep_ends_in_one_table_goes_on_and_grows(command):
     # A seed more, in another order: numbers shift, jobs are found.
     outcome = command(*given, "seed=0,2", "activation=tanh,relu")
     assert outcome.code == 0, outcome.err
-    assert outcome.out.count("finished already") == 2
+    assert outcome.out.count("already finished") == 2
     assert {job: result(job)["date"] for job in dates} == dates
     jobs = {path.parent.name for path in SWEEP.glob("*/metrics.json")}
     assert jobs == {*dates, "seed=2,activation=tanh", "seed=2,activation=relu"}
@@ -114,8 +114,8 @@ def test_a_job_that_was_cut_off_goes_on_and_ends_where_it_would_have(command, mo
 
     outcome = command(*given, INTO)
     assert outcome.code == 0, outcome.err
-    assert "seed=1: finished already" in outcome.out
-    assert "seed=2: goes on from its last checkpoint" in outcome.out
+    assert "seed=1: already finished" in outcome.out
+    assert "seed=2: resuming from its last checkpoint" in outcome.out
     assert "epoch 2/2" in outcome.out
     assert "epoch 1/2" not in outcome.out
     whole = json.loads(Path("whole/metrics.json").read_text())
@@ -127,11 +127,11 @@ def test_a_job_with_another_config_is_not_mistaken_for_the_same(command, no_figu
     given = [*QUICK, INTO, "seed=1,1"]  # the same job twice runs once
     outcome = command(*given, "trainer.max_epochs=1")
     assert outcome.code == 0, outcome.err
-    assert outcome.out.count("finished already") == 1
+    assert outcome.out.count("already finished") == 1
     before = (SWEEP / "seed=1" / "metrics.json").read_bytes()
     outcome = command(*given, "trainer.max_epochs=2")
     assert outcome.code == 0, outcome.err
-    assert "seed=1 has trainer.max_epochs=1 (now 2). It stays as it is; this job's folder is seed=1-2" in outcome.out
+    assert "this job's folder is seed=1-2" in outcome.out
     assert (SWEEP / "seed=1" / "metrics.json").read_bytes() == before
     assert result("seed=1-2")["epochs"] == 2
 
@@ -139,7 +139,7 @@ def test_a_job_with_another_config_is_not_mistaken_for_the_same(command, no_figu
 def test_a_folder_that_does_not_tell_jobs_apart_is_refused(command, no_figures):
     outcome = command(*QUICK, INTO, "trainer.max_epochs=1", "hydra.sweep.subdir=same", "seed=1,2")
     assert outcome.code == 1
-    assert "give a hydra.sweep.subdir that tells the jobs apart" in outcome.err
+    assert "set hydra.sweep.subdir" in outcome.err
     assert result("same")["seed"] == 1
 
 

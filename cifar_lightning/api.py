@@ -1,4 +1,4 @@
-"""The project from Python: what the commands use, in a few typed functions."""
+"""The Python API: train, sweep, compare, load and predict in a few typed functions."""
 
 import copy
 import logging
@@ -59,46 +59,45 @@ class Result:
 
 
 def compose(overrides: Sequence[str] = (), *, output_dir: str | Path | None = None) -> DictConfig:
-    """The config that these overrides select, as on the command line, and checked in the same way.
+    """The config for these overrides, checked as on the command line.
 
-    `output_dir` will be the folder of the run. Without one `paths.output_dir` is null, and `train` makes a new folder
-    where the command makes it. The config is read-only and remembers its overrides, which a run keeps in its record:
-    what was changed past them would be missing in every table.
-    Raises UserError, naming the key and what it admits or the nearest name that exists.
+    `output_dir`: the run's folder; by default `train` creates a new one where the command does. The config is read-only
+    and contains its overrides, which a run records: other changes would be missing from every table.
+    Raises UserError with the key and its valid values, or the nearest existing name.
     """
     config = compose_checked(list(overrides))
     hydra = config.hydra
     for override in hydra.overrides.hydra:
         if not override.startswith("hydra.searchpath="):
-            raise UserError(f"{override}: no job of Hydra's runs here; compose(…, output_dir=…) chooses the folder")
+            raise UserError(f"{override}: Hydra does not run this job; choose the folder with compose(…, output_dir=…)")
     with open_dict(config):
         del config["hydra"]
         config.choices = plain(hydra.runtime.choices)
         config.overrides = plain(hydra.overrides.task)
         if output_dir is not None:
             config.paths.output_dir = str(Path(output_dir).expanduser().absolute())
-        elif OmegaConf.is_interpolation(config.paths, "output_dir"):  # to a job of Hydra's
+        elif OmegaConf.is_interpolation(config.paths, "output_dir"):  # resolved within Hydra's jobs only
             config.paths.output_dir = None
     OmegaConf.set_readonly(config, True)
     return config
 
 
 def train(config: DictConfig, *, quiet: bool = False, callbacks: Sequence[Callback] = ()) -> Result:
-    """Fit, test the best checkpoint and write the run's folder, as the command does; `load(result.folder)` uses it.
+    """Fit, test the best checkpoint and write the run's folder, as the command does; `load(result.folder)` loads it.
 
-    config: from `compose`, and not used up: a second training gets a folder of its own unless `output_dir` was given.
-    Prints a line an epoch if not `quiet`. `callbacks` are Lightning's, beside those of the config.
-    Raises UserError for whatever the person can mend, KeyboardInterrupt where it is interrupted.
+    config: from `compose`; it is not changed, and may be used again. Prints a line per epoch unless `quiet`.
+    `callbacks`: Lightning callbacks in addition to the config's.
+    Raises UserError for errors that the user can fix, KeyboardInterrupt after an interruption.
     """
     return _train(config, quiet, callbacks)
 
 
 def _train(config: DictConfig, quiet: bool, callbacks: Sequence[Callback] = (), *, claimed: bool = False) -> Result:
-    """`train`; claimed: the run's folder is this process's already, as that of a sweep's job."""
+    """`train`; claimed: this process already owns the run's folder, as for a job of a sweep."""
     if "overrides" not in config:
-        raise UserError("train takes a config that cifar_lightning.api.compose has made")
+        raise UserError("train takes a config from cifar_lightning.api.compose")
     if processes_to_start(config.trainer):
-        raise UserError("from Python a run has one process: use the command for several")
+        raise UserError("from Python a run has one process: use the command line for several")
     config = copy.deepcopy(config)
     OmegaConf.set_readonly(config, False)
     with open_dict(config):
@@ -113,21 +112,21 @@ def _train(config: DictConfig, quiet: bool, callbacks: Sequence[Callback] = (), 
             if not claimed:
                 remove_unstarted(folder)
             raise
-        except Interrupted as ending:  # a notebook goes on after it
+        except Interrupted as ending:  # so that a notebook continues
             raise KeyboardInterrupt(str(ending)) from None
     return _result(folder, metrics)
 
 
 def sweep(overrides: Sequence[str], *, output_dir: str | Path | None = None) -> list[Result]:
-    """Train every combination of values that are separated by commas, one run after another.
+    """Train every combination of comma-separated values, one run after another.
 
-    `sweep(["model=cnn2", "activation=relu,tanh", "seed=1,2,3"])` is six runs, in one folder with their summary, as the
-    command's `-m` leaves them. All are checked before the first begins. Prints a line a run.
+    `sweep(["model=cnn2", "activation=relu,tanh", "seed=1,2,3"])` is six runs in one folder with a summary, as the
+    command's `-m` writes them. All are checked before the first one starts. Prints a line per run.
 
-    `output_dir`: a folder of a sweep, from here or from the command, to go on with: what is finished is not run again,
-    what was cut off goes on from its last checkpoint.
-    Raises UserError with the reasons where runs failed, when the others have ended; KeyboardInterrupt where it is
-    interrupted.
+    `output_dir`: the folder of an earlier sweep to resume, from here or from the command: finished runs are skipped,
+    interrupted ones are resumed.
+    Raises UserError with the reasons of failed runs, after the others have ended; KeyboardInterrupt after an
+    interruption.
     """
     jobs = jobs_of(overrides)
     config = [compose(job) for job in jobs][0]  # noqa: RUF015 (all are checked)
@@ -151,25 +150,25 @@ def sweep(overrides: Sequence[str], *, output_dir: str | Path | None = None) -> 
         summary = compare(results)
         write_summary(summary, summary.markdown(), folder)
     if failed:
-        raise UserError("\n".join([*failed, f"sweep(…, output_dir={str(folder)!r}) runs what is missing"]))
+        raise UserError("\n".join([*failed, f"sweep(…, output_dir={str(folder)!r}) runs the missing ones"]))
     return results
 
 
 def compare(results: Sequence[Result], by: Sequence[str] = ()) -> Summary:
-    """One row for each setting, seeds folded into mean ± deviation: `compare(results).markdown()` is the table.
+    """One row per setting, with mean ± standard deviation over seeds: `compare(results).markdown()` is the table.
 
-    by: keys such as "activation" to group by, in place of everything that was overridden.
-    Raises UserError for a key that no run knows.
+    by: keys to group by, such as "activation", instead of everything that was overridden.
+    Raises UserError for a key that no run has.
     """
     return summarize([Run(result.folder / "metrics.json", result.metrics) for result in results], by)
 
 
 def load_data(config: DictConfig | Mapping[str, Any]) -> ImageDataModule:
-    """The data of a config: `train`, `val` and `test` with `images` uint8 [N, 3, 32, 32] and `labels` int64 [N].
+    """The data of a config: `train`, `val` and `test` with `images` uint8 [N, C, H, W] and `labels` int64 [N].
 
-    config: from `compose`, or a classifier's `config`. Its augmentation shows in `augmented_examples(n)` and in
-    `train_dataloader()`. Downloads CIFAR-10 where it is missing.
-    Raises UserError where it can't be had or is damaged.
+    config: from `compose`, or a classifier's `config`. `augmented_examples(n)` and `train_dataloader()` apply its
+    augmentation. Downloads the data if it is missing.
+    Raises UserError if the data is damaged or can't be downloaded.
     """
     datamodule = build_datamodule(config if isinstance(config, DictConfig) else OmegaConf.create(dict(config)))
     datamodule.setup("fit")
@@ -177,26 +176,24 @@ def load_data(config: DictConfig | Mapping[str, Any]) -> ImageDataModule:
 
 
 def load(path: str | Path, *, accelerator: str = "auto", trusted: Sequence[str] = ()) -> Classifier:
-    """The classifier in a checkpoint file, which is all that is needed; ready for `.predict(images)`.
+    """The classifier in a checkpoint file, ready for `.predict(images)`.
 
-    `load("best.ckpt").predict(["cat.jpg", "dog.png"]).names` is `["cat", "dog"]`, with luck. A run's folder stands for
-    its best checkpoint.
-
-    Of what the file names only networks of this package and torch's activations are built, and classes of the modules
-    that are `trusted` by name, such as "my_models".
-    Raises UserError for a file that is no checkpoint, or is damaged or doctored.
+    `load("best.ckpt").predict(["cat.jpg", "dog.png"]).names` might be `["cat", "dog"]`. A run's folder stands for its
+    best checkpoint. Only networks of this package and torch's activations are built, and classes of the modules in
+    `trusted`, such as "my_models".
+    Raises UserError for a file that is not a checkpoint, or is damaged or manipulated.
     """
     file = checkpoint_file(str(path)) if Path(path).is_dir() else path
     return Classifier(load_classifier(file, trusted), resolve_accelerator(accelerator))
 
 
 def untrained(config: DictConfig, data: ImageDataModule) -> Classifier:
-    """The classifier as the training of this config begins with it: the weights of its seed, nothing learnt yet."""
+    """The classifier before training: with the initial weights of the config's seed."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         module = build_module(config, data)
     if not isinstance(module, ImageClassifier):
-        raise UserError(f"{config.module._target_} is no ImageClassifier, which is what gives answers here")
+        raise UserError(f"untrained needs an ImageClassifier, got {config.module._target_}")
     return Classifier(module)
 
 
@@ -206,7 +203,7 @@ def _result(folder: Path, metrics: dict[str, Any]) -> Result:
 
 
 def _finished_or_trained(job: Sequence[str], sweep: Path, swept: Sequence[str]) -> Result:
-    """The run of a sweep's job: the one that is there, gone on with where it was cut off, or a new one."""
+    """The run of a sweep's job: finished before, resumed, or new."""
     config = compose(job, output_dir=sweep)
     folder = sweep / folder_for(sweep, job_name(job, swept), config)
     with _explained():
@@ -227,7 +224,7 @@ def _finished_or_trained(job: Sequence[str], sweep: Path, swept: Sequence[str]) 
 
 
 def _choose_folder(config: DictConfig, overrides: Sequence[str], claimed: bool) -> Path:
-    """Make this run's folder and write it into the config; a run that goes on does so in its own."""
+    """Create this run's folder and set it in the config; a resumed run keeps its own."""
     folder, checkpoint = config.paths.output_dir and Path(config.paths.output_dir), None
     if config.ckpt_path is not None:
         checkpoint = checkpoint_to_resume(config)
@@ -252,12 +249,12 @@ def _explained() -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise UserError(f"can't make the folder {error.filename}: {error.strerror}; choose output_dir") from error
+        raise UserError(f"can't create the folder {error.filename}: {error.strerror}; choose output_dir") from error
 
 
 @contextmanager
 def _logging(folder: Path, quiet: bool) -> Iterator[None]:
-    """Messages go to the run's log and, where nobody has set up logging, to standard output, as in the command."""
+    """Log to the run's file and, unless logging is set up already, to standard output, as the command does."""
     root = logging.getLogger()
     level = root.level
     file = logging.FileHandler(folder / "cifar_lightning.log", encoding="utf-8", delay=True, errors="backslashreplace")

@@ -1,4 +1,4 @@
-"""Messages on the terminal: beside Rich's progress bar where there is one, plain lines where output is piped."""
+"""Print messages and errors, on a terminal beside Rich's progress bar, else as plain lines."""
 
 import errno
 import io
@@ -11,22 +11,22 @@ from typing import Any, ClassVar, TextIO
 
 from cifar_lightning.errors import UserError, printable
 
-# Warnings of Lightning about what is meant to be so, or what no user can mend.
+# Warnings of Lightning about what is intended, or what no user can change.
 CHATTER = (
     ".*(LeafSpec|functional.all_gather is deprecated)",  # with newer versions of torch
     "Precision .* is not supported by the model summary",
     "Total length of `list` across ranks is zero",  # data.val_size=0
-    "Be aware that when using `ckpt_path`, callbacks",  # the average of weights, which a test does without
-    "(?s).*could not find the monitored key in the returned metrics",  # an epoch that was cut off has no validation
+    "Be aware that when using `ckpt_path`, callbacks",  # the weight average, which a test does not need
+    "(?s).*could not find the monitored key in the returned metrics",  # an epoch ended by max_steps has no validation
     "The dirpath has changed from",  # a test in another folder, or a run whose folder was moved
     "Checkpoint directory .* exists and is not empty",  # a resumed run
-    "You have overridden `transfer_batch_to_device`",  # and meant to
-    "The number of training batches .* is smaller than the logging interval",  # every epoch is logged all the same
+    "You have overridden `transfer_batch_to_device`",  # on purpose
+    "The number of training batches .* is smaller than the logging interval",  # every epoch is logged anyway
 )
 
 
 class LastingOutput(io.FileIO):
-    """A standard stream whose loss ends no run: what can't be written, as nobody reads it or the disk is full, is lost.
+    """A standard stream that discards what can't be written, because nobody reads it or the disk is full.
 
     `fault` is the first error of a stream.
     """
@@ -42,10 +42,10 @@ class LastingOutput(io.FileIO):
 
 
 def open_streams() -> None:
-    """Let no standard stream end a command: neither one that is closed or read no more, nor one in ASCII."""
+    """Keep standard streams from ending a command: closed ones, pipes that nobody reads, and ASCII."""
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         stream = getattr(sys, name)
-        if stream is None:  # closed: without this the next file to be opened would get what is printed
+        if stream is None:  # closed: the next file opened would get its descriptor, and what is printed
             setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115
         elif mode == "w" and stream is getattr(sys, f"__{name}__") and stream.buffer is not None:
             stream.flush()
@@ -55,12 +55,12 @@ def open_streams() -> None:
 
 
 def say(text: object = "", file: TextIO | None = None) -> None:
-    """Print a line, without the control characters that names of files and what files hold may have."""
+    """Print a line without control characters, which file names and contents may have."""
     print(printable(text), file=file, flush=True)
 
 
 def answer(command: Callable[[], int]) -> int:
-    """Run a command; its exit code. What a person can mend is shown as `error: …` on standard error."""
+    """Run a command; its exit code. UserErrors are shown as `error: …` on standard error."""
     open_streams()
     try:
         code = command()

@@ -1,4 +1,4 @@
-"""What ends a command with a sentence to a person instead of a traceback."""
+"""Errors that end a command with one line instead of a traceback."""
 
 import difflib
 import signal
@@ -7,14 +7,14 @@ from pathlib import Path
 
 
 def printable(text: object) -> str:
-    """The text with control characters as escapes (`\\x1b`): names out of files could hold commands to a terminal."""
+    """The text with control characters escaped (`\\x1b`): names from files could contain terminal commands."""
     return "".join(c if c.isprintable() or c in "\n\xa0" else ascii(c)[1:-1] for c in str(text))
 
 
 class UserError(Exception):
-    """A mistake that the person at the keyboard can mend.
+    """An error that the user can fix. The message says what is wrong, where, and what to do.
 
-    Its text says what is wrong, where, and what to do; the commands print it as `error: <text>` and exit with 1.
+    The commands print it as `error: <message>` and exit with 1.
     """
 
     def __str__(self) -> str:
@@ -22,13 +22,13 @@ class UserError(Exception):
 
 
 def regular(path: Path) -> Path:
-    """The path, for a file that is to be read. Raises UserError for a pipe or device, which might never end."""
+    """The path of a file to read. Raises UserError for a pipe or device, which might never end."""
     if path.exists() and not (path.is_file() or path.is_dir()):
-        raise UserError(f"{path} is a pipe, socket or device: give a regular file in its place")
+        raise UserError(f"{path} is a pipe, socket or device: replace it by a regular file")
     return path
 
 
-# What asks a run to end, and lets it save itself before: Ctrl-C, a scheduler or `kill`, a terminal that is closed.
+# Signals after which a run saves a checkpoint and ends: Ctrl-C, a scheduler or `kill`, a closed terminal.
 SIGNALS = tuple(
     getattr(signal, name)
     for name in ("SIGINT", "SIGTERM", "SIGHUP")
@@ -37,10 +37,10 @@ SIGNALS = tuple(
 
 
 class Interrupted(BaseException):
-    """A signal has ended the run; the text says what is saved and how to go on.
+    """A signal ended the run; the message says what was saved and how to resume.
 
-    No Exception, because whoever goes on after a failed run (a sweep, a search) is to end as well. The commands print
-    the text and exit with 128 + `signal`, as a process does that the signal has killed.
+    Not an Exception, so that it also ends a sweep or search, which continue after a failed run. The commands print the
+    message and exit with 128 + `signal`, like a process killed by that signal.
     """
 
     def __init__(self, message: str, number: int) -> None:
@@ -49,7 +49,7 @@ class Interrupted(BaseException):
 
 
 def causes(error: BaseException) -> Iterator[BaseException]:
-    """The error, then what caused it, each one once: a library's chain may lead back to where it began."""
+    """The error and its causes, each once: a library's chain may contain a cycle."""
     seen: set[int] = set()
     current: BaseException | None = error
     while current is not None and id(current) not in seen:
@@ -59,13 +59,13 @@ def causes(error: BaseException) -> Iterator[BaseException]:
 
 
 def first_line(error: BaseException) -> str:
-    """What an error says, in one line; its class where it says nothing."""
+    """An error's message in one line, or its class if it has none."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
     return " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]
 
 
 def nearest(name: str, valid: Sequence[str]) -> str:
-    """`; did you mean …?` where one is near, else the list of valid ones."""
+    """`; did you mean …?` with the nearest valid name, or a list of all."""
     lower = {choice.lower(): choice for choice in reversed(valid)}
     close = difflib.get_close_matches(name.lower(), lower, n=1, cutoff=0.6)
     return f"; did you mean {lower[close[0]]}?" if close else f". Choose from: {', '.join(sorted(valid))}"

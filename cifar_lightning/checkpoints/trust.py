@@ -1,8 +1,8 @@
-"""What the config in a checkpoint may name: the one list of classes and functions that are built for a file.
+"""The classes and functions that the config in a checkpoint may name.
 
-A checkpoint may come from anyone. Of what its config names, networks, optimizers, schedules and augmentations of this
-package, torch's activations and optimizers, and torchvision's transforms are built, and classes of modules that the
-user trusts by name. All names are checked before any is imported from elsewhere.
+A checkpoint may come from anyone. Its config may name networks, optimizers, schedules and augmentations of this
+package, torch's activations and optimizers, torchvision's transforms, and classes of modules that the user trusts by
+name. All names are checked before any other module is imported.
 """
 
 import importlib
@@ -24,7 +24,7 @@ from cifar_lightning.config.signatures import parameter_choices
 from cifar_lightning.data import augmentation
 from cifar_lightning.errors import UserError
 
-# A config is a handful of numbers; deeper nesting would be an attack on whatever walks through it.
+# Real configs are shallow; deep nesting would be an attack on recursive functions.
 MAX_DEPTH = 8
 
 
@@ -44,10 +44,9 @@ MODULES = (
 
 
 def is_admitted(target: Any, trusted: Sequence[str] = ()) -> bool:
-    """Whether `target` names something that may be built, or lies in a trusted module.
+    """Whether `target` may be built, or is in a trusted module.
 
-    Of a module only what it (or its package) defines itself: torch.hub.load could also be called by way of what a
-    module imports.
+    Only what a module (or its package) defines itself is admitted, not what it imports, such as torch.hub.
     """
     if not isinstance(target, str):
         return False
@@ -66,7 +65,7 @@ def _is_of_a_run(thing: Any, home: str) -> bool:
         return "steps_per_epoch" in inspect.signature(thing).parameters
     if not isinstance(thing, type):
         return False
-    # Of torch's layers the activations alone: nn.Upsample, for one, could make gigabytes of any image.
+    # Of torch's layers only activations: nn.Upsample, for example, could turn any image into gigabytes.
     if home.startswith("torch.nn."):
         return home == "torch.nn.modules.activation" or thing is nn.Identity
     return (
@@ -77,32 +76,31 @@ def _is_of_a_run(thing: Any, home: str) -> bool:
 
 
 def admitted(config: Any, trusted: Sequence[str] = (), depth: int = 0) -> Any:
-    """A copy of a config in which every `_target_` may be built, and no pretrained weights are downloaded.
+    """A copy of a config in which every `_target_` may be built, without downloads of pretrained weights.
 
-    Raises UserError for a `_target_` that may not, an interpolation (it would be resolved), or deep nesting.
+    Raises UserError for any other `_target_`, an interpolation (it would be resolved), or deep nesting.
     """
     if depth > MAX_DEPTH:
-        raise UserError(f"its config is nested more than {MAX_DEPTH} levels deep, as no run's is")
+        raise UserError(f"its config is nested more than {MAX_DEPTH} levels deep")
     if isinstance(config, str) and "${" in config:
-        raise UserError(f"its config holds an interpolation, {config[:80]!r}; a saved config has none")
+        raise UserError(f"its config holds an interpolation, {config[:80]!r}; a saved config contains none")
     if isinstance(config, list):
         return [admitted(value, trusted, depth + 1) for value in config]
     if isinstance(config, dict):
         if "_target_" in config and not is_admitted(config["_target_"], trusted):
             raise UserError(
-                f"its config names {str(config['_target_'])[:80]!r}, which is no network, optimizer, schedule or "
-                "augmentation of this package or torch; if you trust where the file comes from, name its module with "
-                "trust=…"
+                f"its config names {str(config['_target_'])[:80]!r}, which is not a network, optimizer, schedule "
+                "or augmentation of this package or torch; if you trust the file, allow its module with trust=…"
             )
         values = {key: admitted(value, trusted, depth + 1) for key, value in config.items()}
         return values | ({"pretrained": False} if "pretrained" in values else {})
     if config is None or isinstance(config, str | int | float):
         return config
-    raise UserError(f"its config holds a {type(config).__name__}; a saved config has plain values only")
+    raise UserError(f"its config holds a {type(config).__name__}; a saved config contains plain values only")
 
 
 def check_section(section: str, values: Mapping[str, Any]) -> None:
-    """The rules for typed values hold for the saved ones of a group, too. Raises UserError."""
+    """Check a group's saved values by the rules for typed ones. Raises UserError."""
     for key, rule in RULES.items():
         group, _, name = key.rpartition(".")
         if group == section and name in values and not rule.allows(values[name]):
@@ -113,15 +111,15 @@ def check_section(section: str, values: Mapping[str, Any]) -> None:
 
 
 def check_remembered_paths(callbacks: Any) -> None:
-    """Raise UserError where the saved state of callbacks names a path that leaves the run's folder.
+    """Raise UserError if the saved state of callbacks contains a path outside of the run's folder.
 
-    Lightning removes a checkpoint that is no longer the best, by the name that the file gives it.
+    Lightning deletes a checkpoint that is no longer the best, at the path that the file gives.
     """
     waiting = [callbacks]
     while waiting:
         value = waiting.pop()
         if isinstance(value, str) and (".." in Path(value).parts or "://" in value):
-            raise UserError(f"its callbacks remember {value[:80]!r}, which leaves the run's folder")
+            raise UserError(f"its callbacks contain the path {value[:80]!r}, which leaves the run's folder")
         if isinstance(value, dict):
             waiting += [*value.keys(), *value.values()]
         elif isinstance(value, list | tuple):

@@ -1,1 +1,1 @@
-"""A trained network in use: predictions, test metrics, export, inspection."""
+"""Use a trained network: predictions, test metrics, export, inspection."""

@@ -1,4 +1,4 @@
-"""A checkpoint's network as one file for use elsewhere, checked against the checkpoint before it gets its name."""
+"""Export a checkpoint's network as one file for use elsewhere, verified against the checkpoint."""
 
 import copy
 import io
@@ -28,7 +28,7 @@ INPUTS = {
     "uint8": "images: uint8 [batch, {}], RGB, 0 to 255",
     "float": "images: float32 [batch, {}], RGB, 0 to 1",
 }
-# Of the largest logit: single precision in another order of operations differs by a hundredth of this.
+# Relative to the largest logit; single precision in another order of operations differs by a hundredth of this.
 TOLERANCE = 1e-3
 LARGEST_ONNX = 2**31  # bytes: a limit of protobuf, the format of ONNX files
 CHECKED_IMAGES = 32
@@ -38,7 +38,7 @@ Run = Callable[[Tensor], Tensor]
 
 
 class Deployed(nn.Module):
-    """Normalisation and network as one: images of one dtype in, logits out."""
+    """Normalization and network in one module, from images of one dtype to logits."""
 
     scale: Tensor
     shift: Tensor
@@ -56,7 +56,7 @@ class Deployed(nn.Module):
 
 @dataclass(frozen=True)
 class Exported:
-    """What was written and how far it is from the checkpoint: the largest difference of a logit on `images`."""
+    """What was written, and the largest difference of a logit from the checkpoint's, on `images`."""
 
     notes: Mapping[str, Any]
     difference: float
@@ -72,9 +72,9 @@ def export(
     root: str | None = None,
     trusted: Sequence[str] = (),
 ) -> Exported:
-    """Write the file `out` and run it on real images; `root` is where the checkpoint's data lie, if elsewhere now.
+    """Write the file `out` and verify it on real images; `root`: the data's folder, if not that of training.
 
-    Raises UserError, and leaves what was at `out` before, where the file can't be made or differs too much.
+    Raises UserError, and leaves `out` as it was, if the file can't be written or its logits differ too much.
     """
     classifier = load_classifier(checkpoint, trusted)
     images, what = sample_images(classifier.config, root, checkpoint)
@@ -88,7 +88,7 @@ def export(
         else:
             write = {"onnx": write_onnx, "torch_export": write_torch_export}[format]
             run = write(Deployed(classifier, dtype).eval(), inputs[:2], temporary, notes)
-        # One image alone, then all the others: the batch axis is free.
+        # One image, then all others: the batch size is free.
         logits = torch.cat([run(inputs[:1]), run(inputs[1:])])
         difference = (logits - expected).abs().max().item()
         if not difference <= TOLERANCE * max(0.01, expected.abs().max().item()):
@@ -97,13 +97,13 @@ def export(
 
 
 def metadata(classifier: ImageClassifier, checkpoint: str, dtype: str) -> dict[str, Any]:
-    """What a user of the file has to know, in plain values."""
+    """What a user of the file needs to know, in plain values."""
     mean, std = ([float(f"{value:.5g}") for value in values] for values in (classifier.mean, classifier.std))
     return {
         "class_names": list(classifier.class_names),
         "input": INPUTS[dtype].format(", ".join(map(str, classifier.image_shape or ()))),
         "output": f"logits: float32 [batch, {len(classifier.class_names)}]; their softmax are probabilities",
-        "normalisation": f"inside: mean {mean}, deviation {std} of images in [0, 1]",
+        "normalization": f"included: mean {mean}, standard deviation {std} of images in [0, 1]",
         "network": str(classifier.config["model"].get("_target_")),
         "checkpoint": checkpoint,
         "versions": {"cifar_lightning": cifar_lightning.__version__, "torch": version("torch")},
@@ -111,7 +111,7 @@ def metadata(classifier: ImageClassifier, checkpoint: str, dtype: str) -> dict[s
 
 
 def write_onnx(deployed: nn.Module, example: Tensor, path: Path, notes: Mapping[str, Any]) -> Run:
-    """Write an ONNX file; returns what ONNX Runtime computes from it."""
+    """Write an ONNX file; returns a function that runs it in ONNX Runtime."""
     try:
         import onnx  # noqa: F401
         import onnxruntime
@@ -134,7 +134,7 @@ def write_onnx(deployed: nn.Module, example: Tensor, path: Path, notes: Mapping[
 
 
 def write_torch_export(deployed: nn.Module, example: Tensor, path: Path, notes: Mapping[str, Any]) -> Run:
-    """Write a program of torch.export; returns what the file's own copy of it computes."""
+    """Write a torch.export program; returns a function that runs the file."""
     with tracing("torch_export"):
         program = torch.export.export(deployed, (example,), dynamic_shapes=FREE_BATCH)
     with path.open("wb") as file:
@@ -146,9 +146,9 @@ def write_torch_export(deployed: nn.Module, example: Tensor, path: Path, notes: 
 
 @contextmanager
 def tracing(format: str) -> Iterator[None]:
-    """A tracer may stumble over anything in a person's own network: one line says over what."""
+    """Turn whatever a tracer raises for the user's own network into one line."""
     try:
-        # On a failure torch.export shows the whole graph before it raises.
+        # torch.export prints the whole graph before it raises.
         with warnings.catch_warnings(action="ignore"), redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
             yield
     except Exception as error:
@@ -157,20 +157,20 @@ def tracing(format: str) -> Iterator[None]:
 
 
 def write_weights(checkpoint: Path, path: Path, notes: Mapping[str, Any]) -> None:
-    """Write the checkpoint without what only training needs; the commands and `load` take it like any other."""
+    """Write the checkpoint without its training state; the commands and `load` accept it like any other."""
     whole = read_checkpoint(checkpoint)
     ours = {key: value for key, value in whole["cifar_lightning"].items() if key != "resume"}
-    # Lightning asks for its version and the place in training, even where it is only to test.
+    # Lightning needs its version and the training progress even for a test.
     kept = ("state_dict", "pytorch-lightning_version", "epoch", "global_step")
     slim = {key: whole[key] for key in kept if key in whole}
     torch.save(slim | {"cifar_lightning": ours, "metadata": dict(notes)}, path)
 
 
 def sample_images(config: Mapping[str, Any], root: str | None, checkpoint: Path) -> tuple[Tensor, str]:
-    """Some test images of the checkpoint's data, where they lie ready, else of the digits; and what they are."""
+    """Some test images of the checkpoint's data if present, else of the digits, and a description."""
     root = root or find_root(config, checkpoint)
     official = SETS[config["data"]["name"]].official if config["data"].get("name") in SETS else None
     if official and root and Path(root, official.folder).is_dir():
-        with suppress(UserError):  # damaged ones are no reason not to export
+        with suppress(UserError):  # damaged data is no reason not to export
             return load_data(config, root).test.images[:CHECKED_IMAGES], f"images of {official.title}'s test set"
     return torch.from_numpy(load_digits().test.images[:CHECKED_IMAGES]), "images of handwritten digits"

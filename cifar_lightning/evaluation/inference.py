@@ -1,4 +1,4 @@
-"""A trained network in use: images in, classes and probabilities out."""
+"""Predict classes and probabilities with a trained network."""
 
 import os
 from collections.abc import Sequence
@@ -17,13 +17,13 @@ from cifar_lightning.training.metrics import check_logits
 
 AnyImage = str | os.PathLike[str] | Image.Image
 AnyImages = AnyImage | Sequence[AnyImage] | np.ndarray | Tensor
-# Images at once: few enough for large networks at 224 px, enough to keep small ones busy.
+# Small enough for large networks at 224 px, large enough for small ones.
 BATCH = 100
 
 
 @dataclass(frozen=True)
 class Predictions:
-    """`probabilities` [N, K] of N images, on the CPU; each row adds up to 1."""
+    """`probabilities` [N, K] of N images, on the CPU; each row sums to 1."""
 
     probabilities: Tensor
     class_names: tuple[str, ...]
@@ -47,16 +47,16 @@ class Predictions:
         return self.probabilities.amax(1)
 
     def top(self, k: int = 3) -> list[list[tuple[str, float]]]:
-        """For each image the names and probabilities of its `k` most probable classes, the most probable first."""
+        """The names and probabilities of each image's `k` most probable classes, in descending order."""
         values, indices = torch.sort(self.probabilities, dim=1, descending=True, stable=True)
         rows = zip(indices[:, :k].tolist(), values[:, :k].tolist(), strict=True)
         return [[(self.class_names[i], p) for i, p in zip(*row, strict=True)] for row in rows]
 
 
 class Classifier:
-    """What `cifar_lightning.api.load` gives: a trained network with its normalisation and the names of its classes.
+    """A trained network with its normalization and class names, as `cifar_lightning.api.load` returns it.
 
-    `config` is its training run's config in plain containers; `module` the LightningModule, in evaluation mode.
+    `config` is its training run's config in plain containers, `module` the LightningModule in evaluation mode.
     """
 
     def __init__(self, module: ImageClassifier, device: str | torch.device = "cpu") -> None:
@@ -76,15 +76,14 @@ class Classifier:
 
     @torch.inference_mode()
     def logits(self, images: Tensor) -> Tensor:
-        """Float [N, K] on the CPU, computed in single precision, of images uint8 or in [0, 1] [N, C, H, W]."""
-        parts = [self.module(part.to(self.module.device)).float().cpu() for part in images.split(BATCH)]
-        logits = torch.cat(parts)
+        """Logits float [N, K] on the CPU, in single precision, of images [N, C, H, W], uint8 or in [0, 1]."""
+        logits = torch.cat([self.module(some.to(self.module.device)).float().cpu() for some in images.split(BATCH)])
         check_logits(logits, self.class_names)
         return logits
 
 
 def as_batch(images: Any, shape: Sequence[int]) -> Tensor:
-    """What `predict` takes, as uint8 or floating point [N, C, H, W]."""
+    """The images as uint8 or floating point [N, C, H, W]. Raises UserError for other shapes or ranges."""
     if isinstance(images, str | os.PathLike | Image.Image):
         images = [images]
     if isinstance(images, Sequence):
@@ -100,7 +99,7 @@ def as_batch(images: Any, shape: Sequence[int]) -> Tensor:
     if not len(batch) or (shape and batch.shape[1:] != tuple(shape)):
         raise UserError(
             f"images of shape {tuple(batch.shape)}: an array must be [N, {', '.join(map(str, shape))}]; "
-            "give paths or PIL images to have them resized"
+            "paths and PIL images are resized"
         )
     if batch.dtype == torch.uint8:
         return batch

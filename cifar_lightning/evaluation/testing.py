@@ -1,4 +1,4 @@
-"""Testing a checkpoint the way its training run did, on either split, with test-time augmentation if wanted."""
+"""Test a checkpoint as its training run did, on any split, optionally with test-time augmentation."""
 
 import sys
 from collections.abc import Sequence
@@ -20,9 +20,9 @@ from cifar_lightning.training.tta import TTA
 
 
 def chosen_split(datamodule: ImageDataModule, name: str, class_names: Sequence[str]) -> Split:
-    """The training, validation or test part, to be tested with a network of these classes.
+    """The split `name`, to be tested with a network of these classes.
 
-    Raises UserError for a validation part that the run did not have, or data with other classes.
+    Raises UserError if the run had no such split, or for data with other classes.
     """
     if len(datamodule.class_names) != len(class_names):
         raise UserError(
@@ -30,12 +30,12 @@ def chosen_split(datamodule: ImageDataModule, name: str, class_names: Sequence[s
         )
     split: Split = getattr(datamodule, name)
     if not len(split):
-        raise UserError("the checkpoint's run has no validation part (data.val_size=0)")
+        raise UserError("the checkpoint's run has no validation split (data.val_size=0)")
     return split
 
 
 def picked(datamodule: ImageDataModule, name: str, numbers: Sequence[int], class_names: Sequence[str]) -> Split:
-    """Single images of a split by their numbers in it. Raises UserError for a number that it does not have."""
+    """Images of a split by index. Raises UserError for an index out of range."""
     split = chosen_split(datamodule, name, class_names)
     beyond = [number for number in numbers if not 0 <= number < len(split)]
     if beyond:
@@ -45,9 +45,9 @@ def picked(datamodule: ImageDataModule, name: str, numbers: Sequence[int], class
 
 
 def build_evaluator(config: dict[str, Any], accelerator: str = "auto", precision: str | None = None) -> L.Trainer:
-    """A Trainer for one test on one device, in the precision of the checkpoint's run unless another is given.
+    """A Trainer for a test on one device, by default in the precision of the checkpoint's run.
 
-    Raises UserError for what this machine does not have.
+    Raises UserError for a device or precision that this machine does not have.
     """
     precision = precision or config.get("trainer", {}).get("precision", "32-true")
     if precision not in get_args(Precision):
@@ -69,7 +69,7 @@ def build_evaluator(config: dict[str, Any], accelerator: str = "auto", precision
 
 
 def test_logits(trainer: L.Trainer, classifier: ImageClassifier, split: Split, batch_size: int, tta: TTA) -> Tensor:
-    """The logits [N, K] of a split's images, in its order, as a run's test stage has them."""
+    """The logits [N, K] of a split's images in order, as in a run's test stage."""
     torch.set_flush_denormal(True)  # as in training
     classifier.test_tta = tta
     loader = EvaluationLoader(split, batch_size=batch_size, device=trainer.strategy.root_device)

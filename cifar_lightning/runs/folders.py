@@ -5,9 +5,10 @@ import os
 import shlex
 import shutil
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from datetime import datetime
+from datetime import timedelta
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -35,8 +36,8 @@ def checkpoint_to_resume(config: DictConfig) -> Path:
         running = f" ({len(found)} still running)" if found else ""
         raise UserError(f"ckpt_path=last: no stopped run with a checkpoint in {folder}{running}; name a file instead")
     newest = max(stopped, key=lambda path: path.stat().st_mtime).resolve()
-    when = datetime.fromtimestamp(newest.stat().st_mtime)
-    say(f"resuming {shown(newest.parent.parent)}, stopped at {when:%Y-%m-%d %H:%M}")
+    age = timedelta(seconds=max(0, round(time.time() - newest.stat().st_mtime)))
+    say(f"resuming {shown(newest.parent.parent)}, stopped {age} ago")
     return newest
 
 

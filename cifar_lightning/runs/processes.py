@@ -29,6 +29,7 @@ from cifar_lightning.errors import SIGNALS, Interrupted, UserError
 from cifar_lightning.runs.folders import how_to_go_on
 
 REASON = "CIFAR_LIGHTNING_REASON"  # environment variable: the file where the first process to fail says why
+SLURM = ("SLURM_NTASKS", "SLURM_PROCID", "SLURM_LOCALID", "SLURM_NODEID")  # read by Lightning
 PATIENCE = 5.0  # seconds for the other processes to end after one failed
 TIME_TO_SAVE = 15.0  # seconds for all to end after a signal
 
@@ -65,14 +66,20 @@ def started_from_outside() -> bool:
 
 
 def leave_slurm() -> None:
-    """Keep Lightning from taking a process that srun did not start for a task of the batch script."""
+    """Keep Lightning from taking a process that srun did not start for a task of the batch script.
+
+    Raises UserError for variables of torchrun or srun that are not numbers.
+    """
+    for name in ("LOCAL_RANK", "RANK", "WORLD_SIZE", "SLURM_STEP_NUM_TASKS", *SLURM):
+        if not os.environ.get(name, "0").isdecimal():
+            raise UserError(f"the environment variable {name}={os.environ[name]} must be a number: unset or correct it")
     if not started_from_outside():
         for name in ("SLURM_NTASKS", "SLURM_NPROCS"):
             os.environ.pop(name, None)
 
 
 def check_processes(trainer: DictConfig, arguments: Sequence[str]) -> None:
-    """Raise UserError if processes started from outside are not as many as configured, or have no common folder."""
+    """Raise UserError if processes started from outside are not as configured, or have no common folder."""
     outside, devices = started_from_outside(), device_count(trainer)
     started = os.environ.get("SLURM_STEP_NUM_TASKS", os.environ.get("WORLD_SIZE"))
     configured = None if devices == -1 or REASON in os.environ else devices * trainer.num_nodes
@@ -81,6 +88,9 @@ def check_processes(trainer: DictConfig, arguments: Sequence[str]) -> None:
             f"{started} processes were started, but trainer.devices={trainer.devices} and "
             f"trainer.num_nodes={trainer.num_nodes} make {configured}: let both agree"
         )
+    missing = [name for name in SLURM if name not in os.environ]
+    if outside and "SLURM_STEP_NUM_TASKS" in os.environ and missing:
+        raise UserError(f"srun's variable {missing[0]} is not set: use srun, or unset SLURM_STEP_NUM_TASKS")
     several = trainer.num_nodes > 1 or (outside and trainer.devices != 1)
     if several and not any(argument.startswith(("hydra.run.dir=", "hydra.sweep.dir=")) for argument in arguments):
         raise UserError("processes started by torchrun or SLURM, or on several machines: set hydra.run.dir=…")

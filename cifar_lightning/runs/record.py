@@ -225,6 +225,10 @@ def show(metrics: Mapping[str, Any], folder: Path) -> None:
     say(f"next:\n  {command('report', run)}")
     if any(folder.glob("checkpoints/*.ckpt")):
         say(f"  {command('predict', f'ckpt_path={run}', 'index=test:0,1,2')}")
+    words = [word for word in shlex.split(metrics["command"])[3:] if not word.startswith(("seed=", "hydra.run.dir="))]
+    if not any(word.startswith(("ckpt_path=", "train=")) for word in words):
+        another = f"seed={metrics['seed'] + 1}"
+        say(f"  {command(*words, another)}")
     if any(folder.glob("events.out.tfevents.*")):
         logs = folder.parents[2] if len(shown(folder).parents) > 3 else folder
         say(f"  {shlex.join(['tensorboard', '--logdir', str(shown(logs)), '--host', 'localhost'])}")

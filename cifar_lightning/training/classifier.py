@@ -1,4 +1,4 @@
-"""The one LightningModule: whatever network it is given, it trains, validates and tests it the same way."""
+"""The LightningModule that trains, validates and tests every network."""
 
 import logging
 import math
@@ -18,22 +18,24 @@ from cifar_lightning.training import lightning_internals, resuming
 from cifar_lightning.training.losses import CrossEntropy, loss_and_mean
 from cifar_lightning.training.memory_format import memory_format
 from cifar_lightning.training.metrics import Sums, check_outputs, test_metrics
+from cifar_lightning.training.plateau import step_plateaus
 from cifar_lightning.training.tta import TTA, averaged_logits
+from cifar_lightning.training.weighting import accumulation_weight, process_weight
 
 log = logging.getLogger(__name__)
 
-INITIALIZED_FROM = 5_000  # training images, for what a network computes from data
+INITIALIZATION_IMAGES = 5_000  # training images for a network's initialize_from
 
 
 class ImageClassifier(L.LightningModule):
     """Trains a network that maps images [N, C, H, W] to logits [N, K].
 
-    `train/loss` is what is minimised, the mean of `loss` (soft targets and a network's weighted heads included);
-    `val/loss` and `test/loss` are the plain cross entropy. `optimizer` and `scheduler` are configs with `_target_`;
-    `config` is the run's whole config in plain containers, kept in its checkpoints; `image_shape` [C, H, W].
+    `train/loss` is the mean of `loss`, which is minimized, including soft targets and weighted heads; `val/loss` and
+    `test/loss` are the plain cross entropy. `optimizer` and `scheduler` are configs with `_target_`; `config` is the
+    run's whole config in plain containers, stored in its checkpoints; `image_shape` is [C, H, W].
 
-    A network may offer `weighted_heads(images) -> [(weight, logits), …]`, main head first: what enters the
-    training loss in the place of its output; and `initialize_from(images)`, normalised: weights computed from data.
+    A network may have `weighted_heads(images) -> [(weight, logits), …]`, main head first, whose losses are added up in
+    training, and `initialize_from(images)`, which computes weights from normalized training images.
 
     `test_tta`: the views that a test averages over (see tta.py).
     """
@@ -64,21 +66,21 @@ class ImageClassifier(L.LightningModule):
         self.image_shape = None if image_shape is None else tuple(image_shape)
         self.config = config
         self.mean, self.std = tuple(map(float, mean)), tuple(map(float, std))
-        # Plain tensors, moved by _apply: an average of weights (EMA) takes the buffers too, and its rounding drifts.
+        # Plain tensors, moved by _apply: a weight average (EMA) would include buffers, and its rounding drifts.
         self._scale = 1 / torch.tensor(self.std)[:, None, None]
         self._shift = -torch.tensor(self.mean)[:, None, None] * self._scale
         self._byte_scale = self._scale / 255
         self.images_trained = 0  # by this process
-        self.events: list[str] = []  # what changed the course of training, in words
-        self.val_sums: Sums | None = None  # while a validation goes on
-        self.val_means: dict[str, Tensor] = {}  # of the latest validation
-        self.val_step: int | None = None  # the step that it came after
+        self.events: list[str] = []  # early stopping, lowered learning rates and the like, as text
+        self.val_sums: Sums | None = None  # during validation
+        self.val_means: dict[str, Tensor] = {}  # from the latest validation
+        self.val_step: int | None = None  # its global step
         self.test_logits = torch.empty(0, len(class_names))  # filled by a test
         self.plain_test_logits = self.test_logits  # without test-time augmentation
         self.test_labels = torch.empty(0, dtype=torch.int64)
         self._resume: dict[str, Any] | None = None
         if compile:
-            self.network.compile()  # in place, so that the names in the state dict stay as they are
+            self.network.compile()  # in place, which keeps the names in the state dict
         elif image_shape is not None:
             self.example_input_array = torch.zeros(2, *image_shape, dtype=torch.uint8)
 
@@ -88,12 +90,12 @@ class ImageClassifier(L.LightningModule):
         return self
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
-        if isinstance(batch, tuple) and all(part.device == device for part in batch):  # as the device pipeline's are
+        if isinstance(batch, tuple) and all(tensor.device == device for tensor in batch):  # from DeviceLoader
             return batch
         return super().transfer_batch_to_device(batch, device, dataloader_idx)
 
     def normalized(self, images: Tensor) -> Tensor:
-        """Images uint8, or floating point in [0, 1], as the network wants them."""
+        """Normalized images, from uint8 or floating point in [0, 1]."""
         if images.dtype == torch.uint8:
             images = images.to(self._scale.dtype).mul_(self._byte_scale).add_(self._shift)
         else:
@@ -106,9 +108,9 @@ class ImageClassifier(L.LightningModule):
     # Training
 
     def initialize_from(self, images: Tensor) -> None:
-        """Let the network compute what it computes from training images (uint8 [N, 3, H, W]), if anything."""
+        """Call the network's `initialize_from`, if any, with training images uint8 [N, C, H, W]."""
         if hasattr(self.network, "initialize_from"):
-            self.network.initialize_from(self.normalized(images[:INITIALIZED_FROM]))  # type: ignore[operator]
+            self.network.initialize_from(self.normalized(images[:INITIALIZATION_IMAGES]))  # type: ignore[operator]
 
     def on_train_start(self) -> None:
         self.train_sums, self.val_sums = Sums(self.device), None
@@ -118,13 +120,13 @@ class ImageClassifier(L.LightningModule):
             self._resume = None
         self._freeze_finished()
 
-    def on_train_epoch_start(self) -> None:  # not called where a run resumes in mid-epoch
+    def on_train_epoch_start(self) -> None:  # not called when a run resumes in mid-epoch
         self.train_sums = Sums(self.device)
         self._freeze_finished()
 
     def _freeze_finished(self) -> None:
-        """No gradients for parameters whose group is trained in earlier epochs only; their learning rate is 0."""
-        if self.trainer.world_size > 1:  # DDP waits for every gradient
+        """Stop computing gradients of parameter groups whose `epochs` are over; their learning rate is 0."""
+        if self.trainer.world_size > 1:  # DDP expects every gradient
             return
         for optimizer in self.trainer.optimizers:
             for group in optimizer.param_groups:
@@ -138,27 +140,27 @@ class ImageClassifier(L.LightningModule):
         if every and (self.trainer.global_step + 1) % every == 0 and not lightning_internals.accumulates(self.trainer):
             self._write({"train/loss_step": mean}, self.trainer.global_step)
         if self.trainer.world_size > 1 and self.trainer.is_last_batch and not self.sums_loss:
-            loss = loss * self._process_weight(len(batch[1]))
-        return loss * self._group_weight(batch_idx)
+            loss = loss * process_weight(self.trainer, len(batch[1]), self.device)
+        return loss * accumulation_weight(self.trainer, batch_idx)
 
     def batch_loss(self, batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-        """What the optimizer gets, and the mean over the batch, which is counted with the correct predictions."""
+        """The loss to minimize and its mean over the images; also counts loss and correct predictions."""
         images, targets = batch
         loss, mean, logits = self._training_loss(self.normalized(images), targets)
         mean = mean.detach()
         self.train_sums.add(mean, logits.detach(), targets)
         self.images_trained += len(targets)
         if self.sums_loss:
-            loss = loss * self.trainer.world_size  # DDP takes the mean over the processes
+            loss = loss * self.trainer.world_size  # DDP averages over the processes
         return loss, mean
 
     @property
     def sums_loss(self) -> bool:
-        """Whether the loss is a sum over the images of a batch, not their mean."""
+        """Whether the loss is a sum over the images of a batch rather than their mean."""
         return getattr(self.loss, "reduction", "mean") == "sum"
 
     def _training_loss(self, images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """The loss of these (normalised) images, its mean, and the logits that count for the accuracy."""
+        """The loss of normalized images, its mean over the images, and the logits for the accuracy."""
         weighted_heads = getattr(self.network, "weighted_heads", None)
         if weighted_heads is None:
             logits = self.network(images).float()
@@ -168,62 +170,34 @@ class ImageClassifier(L.LightningModule):
         loss, mean = torch.stack(losses).sum(0).unbind()
         return loss, mean, heads[0][1]
 
-    def _process_weight(self, images: int) -> Tensor:
-        """Makes the mean over processes the mean over images, where the last batch is not shared out evenly."""
-        mean = self.trainer.strategy.reduce(torch.tensor(float(images), device=self.device), reduce_op="mean")
-        return images / mean
-
-    def _group_weight(self, batch_idx: int) -> float:
-        """Makes the mean of an epoch's last, smaller group of accumulated batches theirs: Lightning divides by all."""
-        full, batches = self.trainer.accumulate_grad_batches, self.trainer.num_training_batches
-        if full == 1 or math.isinf(batches):
-            return 1
-        left = int(batches) % full
-        return full / left if batch_idx >= batches - left else 1
-
     def on_train_epoch_end(self) -> None:
         means = self._means("train", self.train_sums)
         self.log_dict(means, prog_bar=True, logger=False, sync_dist=True)
-        # As Lightning counts, at the epoch's last step; an epoch that is cut off may be repeated from there.
+        # At the epoch's last step, as Lightning counts; an epoch that ended early may be resumed from there.
         last_step = self.trainer.global_step - int(self.trainer.is_last_batch)
         self._write(means | {"epoch": torch.tensor(self.current_epoch)}, last_step)
         if self.val_means and "val/loss" not in self.trainer.callback_metrics:  # resumed after the validation
             self.log_dict(self.val_means, logger=False)
-        self._step_plateaus()
+        for event in step_plateaus(self.trainer):
+            self.announce(event)
 
-    def _write(self, figures: Mapping[str, Tensor], step: int) -> None:
-        """To the loggers at once: Lightning would do so after the step's checkpoint, and a run may end in between."""
+    def _write(self, metrics: Mapping[str, Tensor], step: int) -> None:
+        """Log at once: Lightning would do so after the step's checkpoint, and a run may end in between."""
         for logger in self.trainer.loggers:
-            logger.log_metrics({name: figure.item() for name, figure in figures.items()}, step)
+            logger.log_metrics({name: value.item() for name, value in metrics.items()}, step)
 
     def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
         if not isinstance(scheduler, ReduceLROnPlateau):
             scheduler.step()
 
-    def _step_plateaus(self) -> None:
-        # Lightning does so after the epoch's checkpoint is written, and not at all in an epoch that was resumed.
-        epochs = self.trainer.current_epoch + 1
-        for config in self.trainer.lr_scheduler_configs:
-            plateau = config.scheduler
-            # An epoch that max_steps or max_time cuts off has no validation.
-            there = config.monitor in self.trainer.callback_metrics
-            if isinstance(plateau, ReduceLROnPlateau) and there and plateau.last_epoch < epochs // config.frequency:
-                before = plateau.optimizer.param_groups[0]["lr"]
-                plateau.step(self.trainer.callback_metrics[str(config.monitor)])
-                if (after := plateau.optimizer.param_groups[0]["lr"]) < before:
-                    why = f"{config.monitor} has not improved for more than patience={plateau.patience}"
-                    self.announce(
-                        f"after epoch {epochs}: learning rate lowered from {before:.3g} to {after:.3g}, as {why}"
-                    )
-
     def announce(self, event: str) -> None:
-        """Say in the log, and later in metrics.json, what changed the course of training."""
+        """Log an event, and record it in metrics.json."""
         self.events.append(event)
         log.info(event)
 
     def configure_optimizers(self) -> Any:
         trainer = self.trainer
-        # With mixed precision Lightning refuses to clip for a fused optimizer, which may unscale within its step.
+        # With mixed precision Lightning does not clip for a fused optimizer, which may unscale within its step.
         clips_mixed = str(trainer.precision).endswith("-mixed") and bool(trainer.gradient_clip_val)
         optimizer = build_optimizer(self.network, self.optimizer_config, allow_fused=not clips_mixed)
         schedulers = build_schedule(optimizer, self.scheduler_config, trainer)
@@ -272,9 +246,9 @@ class ImageClassifier(L.LightningModule):
         self._test_labels.append(labels)
 
     def on_test_epoch_end(self) -> None:
-        """Leaves `test_logits` [N, K] and `test_labels` [N] of the whole test set, in its order, on the CPU.
+        """Set `test_logits` [N, K] and `test_labels` [N] of the whole test set in order, on the CPU.
 
-        With test-time augmentation `plain_test_logits` are those of the images as they are.
+        `plain_test_logits` are those without test-time augmentation.
         """
         logits = torch.cat([self._all_processes(rows) for rows in self._test_logits]).cpu()
         labels = torch.cat([self._all_processes(rows) for rows in self._test_labels]).cpu()
@@ -282,17 +256,16 @@ class ImageClassifier(L.LightningModule):
             self.test_logits, self.plain_test_logits = (some.clone() for some in logits.unbind(1))
             self.test_labels = labels.clone()
         del self._test_logits, self._test_labels
-        figures = test_metrics(self.test_logits, self.test_labels, self.class_names)
-        scalars = {key: value for key, value in figures.items() if isinstance(value, float)}
-        self.log_dict(scalars, sync_dist=True)
+        metrics = test_metrics(self.test_logits, self.test_labels, self.class_names)
+        self.log_dict({key: value for key, value in metrics.items() if isinstance(value, float)}, sync_dist=True)
 
     def _means(self, stage: str, sums: Sums) -> dict[str, Tensor]:
-        """Over the images of all processes, so equal in all (logged as sync_dist for Lightning's peace of mind)."""
+        """Means over the images of all processes, so the same in each (sync_dist only avoids Lightning's warning)."""
         loss, correct, images = self.trainer.strategy.reduce(sums.state(), reduce_op="sum").unbind()
         return {f"{stage}/loss": loss / images, f"{stage}/acc": correct / images}
 
     def _all_processes(self, rows: Tensor) -> Tensor:
-        """The rows of a whole batch, of which each process has a slice, in the order of the processes."""
+        """The rows of a global batch, of which each process has a slice, in order."""
         if self.trainer.world_size == 1:
             return rows
         counts = self.trainer.strategy.all_gather(torch.tensor(len(rows), device=rows.device)).tolist()
@@ -306,7 +279,7 @@ class ImageClassifier(L.LightningModule):
     # Checkpoints
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Adds, in plain types, what it takes to use the weights, and to go on training in mid-epoch."""
+        """Add what is needed to use the weights, and to resume training in mid-epoch, in plain types."""
         checkpoint["cifar_lightning"] = {
             "config": self.config,
             "class_names": list(self.class_names),
@@ -326,8 +299,8 @@ class ImageClassifier(L.LightningModule):
         saved, here = ours.get("data_checksum"), self._data_checksum
         if self.trainer.state.fn == "fit" and None not in (saved, here) and saved != here:
             raise UserError(
-                f"data.root holds other data (checksum {here}) than the run was trained on so far ({saved}): give the "
-                "folder with the same images, or start a new run without ckpt_path"
+                f"data.root holds other data (checksum {here}) than the run was trained on ({saved}): give the folder "
+                "with the same images, or start a new run without ckpt_path"
             )
 
     @property

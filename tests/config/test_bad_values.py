@@ -164,6 +164,12 @@ def test_a_mistake_is_one_line_and_leaves_no_folder(command, monkeypatch, typed,
     check(command(*QUICK, *typed.split()), command.folder, message)
 
 
+@pytest.mark.parametrize("name", ["LOCAL_RANK", "RANK", "WORLD_SIZE", "SLURM_STEP_NUM_TASKS", "SLURM_PROCID"])
+def test_a_rank_that_is_not_a_number_is_one_line(command, monkeypatch, name):
+    monkeypatch.setenv(name, "abc")
+    check(command(*QUICK), command.folder, f"the environment variable {name}=abc must be a number")
+
+
 def test_training_does_not_go_on_from_weights_alone(command):
     quick = [*QUICK, "model=cnn2", "augmentation=none", "logger=none", "test=false"]
     assert command(*quick, "+callbacks.best_checkpoint.save_weights_only=true", "hydra.run.dir=first").code == 0

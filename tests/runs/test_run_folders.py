@@ -1,6 +1,7 @@
 """A run owns its folder, and goes on from it: who else may write there, and what its files then say."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -69,11 +70,13 @@ def test_nobody_goes_on_with_a_run_that_is_running(command, run):
             api.train(api.compose([f"ckpt_path={run}"]), quiet=True)
 
 
-def test_the_last_run_is_named(command, run):
+def test_the_last_run_is_named_with_its_age(command, run):
     (run / "metrics.json").unlink()
+    file = run / "checkpoints" / "last.ckpt"
+    os.utime(file, (file.stat().st_atime, file.stat().st_mtime - 7300))
     outcome = command("ckpt_path=last")
     assert outcome.code == 0, outcome.err
-    assert "resuming logs/train/runs/run, stopped at 20" in outcome.out
+    assert "resuming logs/train/runs/run, stopped 2:0" in outcome.out
 
 
 def test_a_run_that_goes_on_is_finished_no_longer(run):
@@ -180,6 +183,11 @@ def test_as_many_processes_are_asked_for_as_there_are(command, monkeypatch, vari
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     refused(command(*QUICK), message)
+
+
+def test_srun_has_to_set_all_of_its_variables(command, monkeypatch):
+    monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "2")
+    refused(command(*QUICK, "trainer=ddp_sim"), "srun's variable SLURM_NTASKS is not set")
 
 
 def test_a_sweep_waits_for_jobs_that_another_process_runs(command):

@@ -20,7 +20,7 @@ from cifar_lightning.training.memory_format import memory_format
 from cifar_lightning.training.metrics import Sums, check_outputs, test_metrics
 from cifar_lightning.training.plateau import step_plateaus
 from cifar_lightning.training.tta import TTA, averaged_logits
-from cifar_lightning.training.weighting import accumulation_weight, process_weight
+from cifar_lightning.training.uneven import accumulation_weight, gathered_rows, process_weight
 
 log = logging.getLogger(__name__)
 
@@ -250,8 +250,8 @@ class ImageClassifier(L.LightningModule):
 
         `plain_test_logits` are those without test-time augmentation.
         """
-        logits = torch.cat([self._all_processes(rows) for rows in self._test_logits]).cpu()
-        labels = torch.cat([self._all_processes(rows) for rows in self._test_labels]).cpu()
+        logits = torch.cat([gathered_rows(self.trainer, rows) for rows in self._test_logits]).cpu()
+        labels = torch.cat([gathered_rows(self.trainer, rows) for rows in self._test_labels]).cpu()
         with torch.inference_mode(False):  # clones outside are ordinary tensors
             self.test_logits, self.plain_test_logits = (some.clone() for some in logits.unbind(1))
             self.test_labels = labels.clone()
@@ -263,18 +263,6 @@ class ImageClassifier(L.LightningModule):
         """Means over the images of all processes, so the same in each (sync_dist only avoids Lightning's warning)."""
         loss, correct, images = self.trainer.strategy.reduce(sums.state(), reduce_op="sum").unbind()
         return {f"{stage}/loss": loss / images, f"{stage}/acc": correct / images}
-
-    def _all_processes(self, rows: Tensor) -> Tensor:
-        """The rows of a global batch, of which each process has a slice, in order."""
-        if self.trainer.world_size == 1:
-            return rows
-        counts = self.trainer.strategy.all_gather(torch.tensor(len(rows), device=rows.device)).tolist()
-        if max(counts) == 0:
-            return rows
-        padded = rows.new_zeros(max(counts), *rows.shape[1:])
-        padded[: len(rows)] = rows
-        shares = self.trainer.strategy.all_gather(padded)
-        return torch.cat([share[:count] for share, count in zip(shares, counts, strict=True)])
 
     # Checkpoints
 

@@ -1,4 +1,4 @@
-"""Weights that make the gradient of uneven batches the mean over their images, where Lightning averages differently."""
+"""Batches that processes or accumulation don't divide evenly: the mean over images, and the rows of all processes."""
 
 import math
 
@@ -20,3 +20,16 @@ def accumulation_weight(trainer: L.Trainer, batch_idx: int) -> float:
         return 1
     left = int(batches) % full
     return full / left if batch_idx >= batches - left else 1
+
+
+def gathered_rows(trainer: L.Trainer, rows: Tensor) -> Tensor:
+    """The rows of a global batch in order, of which each process has a slice, perhaps of another length."""
+    if trainer.world_size == 1:
+        return rows
+    counts = trainer.strategy.all_gather(torch.tensor(len(rows), device=rows.device)).tolist()
+    if max(counts) == 0:
+        return rows
+    padded = rows.new_zeros(max(counts), *rows.shape[1:])
+    padded[: len(rows)] = rows
+    slices = trainer.strategy.all_gather(padded)
+    return torch.cat([some[:count] for some, count in zip(slices, counts, strict=True)])

@@ -6,7 +6,7 @@ from cifar_lightning.commands.parser import Command, Given, Key
 from cifar_lightning.config.checks import compose_checked
 from cifar_lightning.config.compose import plain, quoted
 from cifar_lightning.console import say
-from cifar_lightning.data.sets import SETS
+from cifar_lightning.data.sets import SETS, fetch
 from cifar_lightning.errors import UserError
 
 COMMAND = Command(
@@ -33,6 +33,7 @@ COMMAND = Command(
 
 def run(given: Given) -> int:
     config = plain(compose_checked(overrides(given["typed"])).data)
+    fetch(config["name"], config.get("root", "data"), config.get("verify", True))
 
     # Imports torch, which takes seconds: not needed for help and mistakes.
     from cifar_lightning.data.check import (

@@ -16,6 +16,7 @@ from cifar_lightning.errors import UserError
 from cifar_lightning.runs.folders import command, shown
 from cifar_lightning.runs.processes import check_processes
 from cifar_lightning.sweeps import parallel, state
+from cifar_lightning.sweeps.job import fetch_data
 from cifar_lightning.sweeps.overrides import expand, one_job_for_each_choice, swept
 from cifar_lightning.sweeps.summary import summarize_sweep
 
@@ -48,6 +49,8 @@ def checked_sweep(arguments: Sequence[str], args: Namespace) -> Sweep:
     for job in one_job_for_each_choice(overrides):
         config = compose_checked([*job, *searchpath(args)])
         check_processes(config.trainer, arguments)
+        if parallel.launcher_name(config.hydra.launcher) not in ("submitit_slurm", "ray"):  # other machines' disks
+            fetch_data(config)
     launcher = config.hydra.launcher
     parallel.check_installed(launcher)
     given = {override.partition("=")[0] for override in overrides}
@@ -65,7 +68,9 @@ def checked_sweep(arguments: Sequence[str], args: Namespace) -> Sweep:
 
 
 def searchpath(args: Namespace) -> list[str]:
-    """The folder of `--config-dir` as an override."""
+    """The folder of `--config-dir` as an override. Raises UserError if there is no such folder."""
+    if args.config_dir and not Path(args.config_dir).is_dir():
+        raise UserError(f"--config-dir={args.config_dir}: no such folder")
     return [f"hydra.searchpath=[{quoted(f'file://{Path(args.config_dir).resolve()}')}]"] if args.config_dir else []
 
 

@@ -20,7 +20,7 @@ from lightning.pytorch.loggers import Logger
 from lightning.pytorch.strategies import ParallelStrategy
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf, open_dict
-from torch import nn
+from torch import Tensor, nn
 
 from cifar_lightning.callbacks.description import Description
 from cifar_lightning.callbacks.history import History
@@ -82,6 +82,9 @@ def build_module(config: DictConfig, datamodule: ImageDataModule) -> L.Lightning
     model = fitted(plain(config.model), datamodule)
     message = f"model._target_={model['_target_']}: expected a torch.nn.Module"
     loss = expect(instantiate(plain(config.loss)), Callable, f"loss._target_={config.loss._target_}: expected a loss")
+    weight, classes = getattr(loss, "weight", None), len(datamodule.class_names)
+    if isinstance(weight, Tensor) and weight.shape != (classes,):
+        raise UserError(f"loss.weight: give a number for each of the {classes} classes, got {len(weight)}")
     arguments = {
         "network": expect(instantiate(model), nn.Module, message),
         "loss": loss,

@@ -41,7 +41,7 @@ def config_to_go_on_with(config: DictConfig, overrides: Sequence[str]) -> DictCo
 
             saved["data"]["root"] = find_root(saved, file) or plain(config)["data"].get("root", "data")
     except UserError as error:
-        raise UserError(f"{source}: {error}") from error
+        raise UserError(str(error) if str(error).startswith(str(source)) else f"{source}: {error}") from error
     resumed = resumed_config(saved, config, overrides)
     try:
         check_values(resumed, [])

@@ -78,15 +78,19 @@ def in_words(error: Exception) -> str:
     return f"{type(error).__name__}: {first_line(error)} (traceback: {log_file})"
 
 
+def fetch_data(config: DictConfig) -> None:
+    """Find or download the data before torch is imported: missing data is reported at once, for all processes."""
+    if config.ckpt_path is None and not is_own(config):
+        fetch(config.data.name, config.data.get("root", "data"), config.data.get("verify", True))
+
+
 def train(config: DictConfig, *, show: bool = True) -> dict[str, Any]:
     """Train in this process, or in several; returns the content of metrics.json."""
     if config.trainer.accelerator not in ("auto", "cpu"):
         from cifar_lightning.training.precision import resolve_accelerator
 
         resolve_accelerator(config.trainer.accelerator)
-    if config.ckpt_path is None and not is_own(config):
-        # Before torch is imported, so that missing data are reported at once; and once for all processes.
-        fetch(config.data.name, config.data.get("root", "data"), config.data.get("verify", True))
+    fetch_data(config)
     overrides = list(HydraConfig.get().overrides.task)
     resumed = config if config.ckpt_path is None else config_to_go_on_with(config, overrides)
     processes = processes_to_start(resumed.trainer)

@@ -86,15 +86,15 @@ def own(command, monkeypatch):
 @pytest.mark.parametrize(
     "typed",
     [
-        ["loss._target_=mine.Focal", "+loss.gamma=1.0"],
-        ["loss._target_=torch.nn.CrossEntropyLoss"],
+        pytest.param(["loss._target_=mine.Focal", "+loss.gamma=1.0"], marks=pytest.mark.slow),
+        pytest.param(["loss._target_=torch.nn.CrossEntropyLoss"], marks=pytest.mark.slow),
         ["loss.weight=[1,1,1,1,1,2,2,2,2,2]", "loss.reduction=sum", "optimizer.lr=0.0001"],
-        ["loss.label_smoothing=0.1", "augmentation=mixup"],
-        ["module._target_=mine.Noisy"],
+        pytest.param(["loss.label_smoothing=0.1", "augmentation=mixup"], marks=pytest.mark.slow),
+        pytest.param(["module._target_=mine.Noisy"], marks=pytest.mark.slow),
         ["module._target_=mine.Alone"],
         ["+callbacks.count._target_=mine.Count", "+logger.mine._target_=mine.Logger", "+logger.mine.save_dir=run"],
     ],
-    ids=lambda typed: typed[0],
+    ids=str,
 )
 def test_a_part_of_ones_own_trains_goes_on_and_is_evaluated(own, typed):
     outcome = own(*QUICK, *typed)
@@ -123,7 +123,7 @@ def test_a_part_of_ones_own_trains_goes_on_and_is_evaluated(own, typed):
         ("loss._target_=os.getpid", "loss._target_=os.getpid: expected a loss, got int"),
         ("module._target_=torch.nn.Identity", "expected a LightningModule, got Identity"),
         ("module._target_=mine.Missing", "Missing"),
-        ("loss.weight=[1,2]", "weight tensor should be defined either for all 10 classes"),
+        ("loss.weight=[1,2]", "loss.weight: give a number for each of the 10 classes, got 2"),
         ("~loss._target_", "loss._target_ is missing"),
     ],
 )  # fmt: skip

@@ -16,6 +16,7 @@ COMMAND = Command(
     keys={
         "data": Key("the data set", "cifar10", tuple(SETS)),
         "data.root": Key("the folder with CIFAR-10's files or archive", "data"),
+        "data.labels": Key("of CIFAR-100: fine, or coarse for the superclasses", "fine", ("fine", "coarse")),
         "data.source": Key("what reads the files", "pickle", ("pickle", "torchvision")),
         "data.verify": Key("false: accept files other than the official ones", "true", ("true", "false")),
         "data.val_size": Key("count or share of the training images for validation", "10000"),

@@ -19,6 +19,7 @@ class Source:
     verify: bool
     val_size: int | float
     split_seed: int
+    labels: Literal["fine", "coarse"] = "fine"
 
 
 @dataclass(frozen=True)

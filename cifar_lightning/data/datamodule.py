@@ -36,6 +36,7 @@ class ImageDataModule(L.LightningDataModule):
         verify: bool = True,
         val_size: int | float = 10_000,
         split_seed: int = 42,
+        labels: Literal["fine", "coarse"] = "fine",
         batch_size: int = 128,
         eval_batch_size: int = 500,
         drop_last: bool = False,
@@ -51,7 +52,7 @@ class ImageDataModule(L.LightningDataModule):
         if name not in SETS:
             raise UserError(f"data.name={name} must be one of {', '.join(SETS)}")
         self.name, self.source, self.root, self.verify = name, source, Path(root), verify
-        self.val_size, self.split_seed, self.normalize = val_size, split_seed, normalize
+        self.val_size, self.split_seed, self.labels, self.normalize = val_size, split_seed, labels, normalize
         self.batch_size, self.eval_batch_size, self.drop_last = batch_size, eval_batch_size, drop_last
         self.pipeline, self.seed = pipeline, seed
         self.transforms = list(transforms.values() if isinstance(transforms, Mapping) else transforms)
@@ -123,7 +124,7 @@ class ImageDataModule(L.LightningDataModule):
 
     def _load(self) -> Splits:
         if self._splits is None:
-            source = Source(self.name, self.source, self.root, self.verify, self.val_size, self.split_seed)
+            source = Source(self.name, self.source, self.root, self.verify, self.val_size, self.split_seed, self.labels)
             self._splits = load_splits(source)
         return self._splits
 

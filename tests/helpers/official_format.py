@@ -85,3 +85,24 @@ def write_cifar(folder: Path, n_per_batch: int = 60, n_test: int = 100, seed: in
     (folder / "test_batch").write_bytes(python2_pickle(entries))
     meta = {b"num_cases_per_batch": n_per_batch, b"label_names": [name.encode() for name in CLASSES], b"num_vis": 3072}
     (folder / "batches.meta").write_bytes(python2_pickle(meta))
+
+
+def write_cifar100(folder: Path, n_train: int = 300, n_test: int = 100) -> None:
+    """`cifar-100-python` with `train`, `test` and `meta`, every class in it; the coarse label is the fine one // 5."""
+    folder.mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    for name, n in (("train", n_train), ("test", n_test)):
+        fine = [i % 100 for i in range(n)]
+        entries = {
+            b"filenames": [f"{i}.png".encode() for i in range(n)],
+            b"batch_label": b"batch",
+            b"fine_labels": fine,
+            b"coarse_labels": [label // 5 for label in fine],
+            b"data": rng.integers(0, 256, (n, 3072), dtype=np.uint8),
+        }
+        (folder / name).write_bytes(python2_pickle(entries))
+    names = {
+        b"fine_label_names": [f"fine_{i}".encode() for i in range(100)],
+        b"coarse_label_names": [f"coarse_{i}".encode() for i in range(20)],
+    }
+    (folder / "meta").write_bytes(python2_pickle(names))

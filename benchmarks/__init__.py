@@ -1,1 +1,1 @@
-"""Speed, side by side with plain PyTorch: `python -m benchmarks.<name>`, recorded in RESULTS.md."""
+"""Benchmarks against plain PyTorch: `python -m benchmarks.<name>`, recorded in RESULTS.md."""

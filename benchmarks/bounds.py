@@ -1,4 +1,4 @@
-"""Why a recipe is no faster: what the time of its steps goes to, and how near it comes to what the machine can do."""
+"""Profile training steps by kind of work, and measure the machine's speed of matrix products as an upper bound."""
 
 import os
 import statistics
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
-# Parts of the names of torch's operators, the first that fits counts.
+# Substrings of torch's operator names; the first kind that matches counts.
 KINDS = {
     "convolution": ("convolution",),
     "matrix product": ("mm", "linear"),
@@ -23,18 +23,18 @@ KINDS = {
     "copies and fills": ("copy_", "fill_", "zero_"),
 }
 WARM_UP = 5  # steps
-BLOCK = 2**26  # float32 numbers: 268 MB, more than twice what 20 steps of a recipe were seen to take
+BLOCK = 2**26  # float32 numbers: 268 MB, more than twice what 20 steps of a recipe were measured to allocate
 
 
 class StepProfile(Callback):
-    """Profiles `steps` steps of a training, or a few more, after the first few; then stops it."""
+    """Profile at least `steps` training steps after a warm-up, then stop the training."""
 
     may_miss_steps = True
 
     def __init__(self, steps: int = 20) -> None:
-        os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # lest it complain of a GPU that is not there
+        os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # no warning about a missing GPU
         self.steps = steps
-        self.seconds: dict[str, float] = {}  # of all profiled steps, by what they went to
+        self.seconds: dict[str, float] = {}  # of all profiled steps, by kind of work
         self._profile = profile(activities=[ProfilerActivity.CPU])
         self._first, self._start = 0, 0.0
 
@@ -42,8 +42,8 @@ class StepProfile(Callback):
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: tuple, batch_idx: int
     ) -> None:
         if not self._start and trainer.global_step >= WARM_UP:
-            # The profiler's records take the memory that tensors were about to use again. What they get in its place
-            # comes from this block, lest the system's clearing of new pages count as the operators' time.
+            # The profiler's records take memory that tensors would have reused. Tensors then reuse this block: clearing
+            # new pages would count as the operators' time.
             torch.ones(BLOCK)
             self._profile.start()
             self._first, self._start = trainer.global_step, time.perf_counter()
@@ -54,15 +54,15 @@ class StepProfile(Callback):
             trainer.should_stop = True
 
     def shares(self, most: int = 3) -> str:
-        """The largest parts: `convolution 43 %, pooling 25 %, Python 12 %`."""
+        """The largest shares, such as `convolution 43 %, pooling 25 %, Python 12 %`."""
         total, largest = sum(self.seconds.values()), Counter(self.seconds).most_common(most)
         return ", ".join(f"{kind} {100 * seconds / total:.0f} %" for kind, seconds in largest)
 
 
 def by_kind(profiled: torch.profiler.profile, elapsed: float) -> dict[str, float]:
-    """Seconds in torch's operators by KINDS and `other operators`; the rest of `elapsed` is Python's.
+    """Seconds in torch's operators, by KINDS and `other operators`; the rest of `elapsed` counts as Python.
 
-    An operator's own time is counted, without that of those it calls.
+    Each operator counts its own time, without the operators it calls.
     """
     seconds = dict.fromkeys([*KINDS, "other operators"], 0.0)
     for event in profiled.key_averages():
@@ -73,19 +73,19 @@ def by_kind(profiled: torch.profiler.profile, elapsed: float) -> dict[str, float
 
 
 def flops_per_image(network: nn.Module, images: Tensor) -> float:
-    """Floating-point operations of convolutions and matrix products, forward and backward, by torch's counter."""
+    """FLOPs of convolutions and matrix products per image, forward and backward, by torch's counter."""
     with FlopCounterMode(display=False) as counter:
         network(images).sum().backward()
     return counter.get_total_flops() / len(images)
 
 
 def matmul_flops(precision: str, device: torch.device, size: int = 2048, repetitions: int = 15) -> float:
-    """Floating-point operations per second of a product of square matrices: what convolutions can hardly exceed."""
+    """FLOP/s of a product of square matrices, which convolutions can hardly exceed."""
     dtype = torch.bfloat16 if precision.startswith("bf16") else torch.float16 if precision.startswith("16") else None
     matrix = torch.randn(size, size, device=device, dtype=dtype)
     seconds = []
     for _ in range(repetitions):
         start = time.perf_counter()
-        (matrix @ matrix)[0, 0].item()  # waits for it
+        (matrix @ matrix)[0, 0].item()  # wait for the result
         seconds.append(time.perf_counter() - start)
     return 2 * size**3 / statistics.median(seconds)

@@ -1,6 +1,6 @@
-"""The most memory that a run has resident, against the plain script's: each in a process of its own, in turns.
+"""Peak resident memory of a run and of the plain script, each in its own process, in turns.
 
-The framework's process does all that a run does but the full length: training, the test and its figures.
+The framework's process does everything a run does, only shorter: training, testing and figures.
 """
 
 import argparse
@@ -16,10 +16,10 @@ from pathlib import Path
 from benchmarks import record
 from cifar_lightning.errors import UserError
 
-GOAL = "none set; it should not surprise"
+GOAL = "none set"
 EXPECTED = (
-    "a few hundred MB more than the plain script: Lightning, Hydra, TensorBoard and Matplotlib, and all images of the "
-    "training set as bytes (154 MB) once for reading and once as a tensor"
+    "a few hundred MB more than the plain script: Lightning, Hydra, TensorBoard and Matplotlib, and the training "
+    "images as bytes (154 MB) twice: as read and as a tensor"
 )
 EXAMPLES = """\
   python -m benchmarks.memory                     lenet3 and resnet: about a minute
@@ -37,8 +37,8 @@ def measure(arguments: argparse.Namespace) -> record.Record:
             theirs = ["-m", "benchmarks.plain", f"classic/{name}", *data]
             theirs.append(f"--steps={arguments.steps}")
             commands = {"run": ours, "plain": theirs}
-            figures = record.in_turns({key: partial(peak, c) for key, c in commands.items()}, arguments.repetitions)
-        run, plain = (statistics.median(figures[key]) for key in commands)
+            peaks = record.in_turns({key: partial(peak, c) for key, c in commands.items()}, arguments.repetitions)
+        run, plain = (statistics.median(peaks[key]) for key in commands)
         rows.append(
             {"recipe": name, "MB": f"{run:,.0f}", "plain script": f"{plain:,.0f}", "more": f"{run - plain:,.0f}"}
         )
@@ -47,7 +47,7 @@ def measure(arguments: argparse.Namespace) -> record.Record:
 
 
 def peak(arguments: Sequence[str]) -> float:
-    """The largest resident size, in MB of 10^6 bytes, of a Python process with these arguments."""
+    """Peak resident memory of a Python process with these arguments, in MB (10^6 bytes)."""
     here = str(Path(__file__).parents[1])
     with tempfile.TemporaryFile("w+") as errors:
         process = subprocess.Popen(
@@ -56,7 +56,7 @@ def peak(arguments: Sequence[str]) -> float:
             stderr=errors,
             env=os.environ | {"PYTHONPATH": here},
         )
-        _, status, usage = os.wait4(process.pid, 0)  # of this process alone
+        _, status, usage = os.wait4(process.pid, 0)  # of this process only
         process.returncode = os.waitstatus_to_exitcode(status)
         if process.returncode:
             errors.seek(0)
@@ -67,7 +67,7 @@ def peak(arguments: Sequence[str]) -> float:
 def main(argv: Sequence[str] | None = None) -> int:
     options = record.parser("memory", __doc__ or "", EXAMPLES, repetitions=2)
     options.add_argument("recipes", nargs="*", metavar="RECIPE", default=["lenet3", "resnet"], help="of classic/")
-    options.add_argument("--steps", type=record.positive, default=20, help="of training (default: 20)")
+    options.add_argument("--steps", type=record.positive, default=20, help="training steps (default: 20)")
     return record.main(options, measure, argv)
 
 

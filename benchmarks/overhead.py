@@ -1,10 +1,10 @@
-"""Training by Trainer.fit through the framework against a loop written by hand, in short turns in one process.
+"""Training time per step through the framework against a hand-written loop, in short turns in one process.
 
-The same network, batches (the device pipeline's), precision and optimizer. The framework has its default callbacks and
-logger, progress bar included. After so many of its steps it stands still while the loop does as many; both count loss
-and accuracy. What only an epoch's end costs (a checkpoint, a row of history.csv, the bar's end) is timed by itself and
-shared out over an epoch of 50,000 images. The first epoch is for warming up. Where its tensors happen to lie in memory
-makes a loop some percent faster or slower for the whole of a training, so there are several, with a ratio each.
+Both use the same network, batches (the device pipeline's), precision and optimizer, and count loss and accuracy. The
+framework has its default callbacks and logger, progress bar included; after some of its steps it pauses while the loop
+does as many. The cost of an epoch's end (a checkpoint, a row of history.csv, the end of the bar) is timed separately
+and spread over an epoch of 50,000 images. The first epoch is a warm-up. A loop's speed varies by some percent with the
+place of its tensors in memory, for a whole training, so there are several trainings, with a ratio each.
 """
 
 import argparse
@@ -14,6 +14,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import redirect_stdout
 from dataclasses import dataclass
 
 import lightning as L
@@ -24,7 +25,6 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 from benchmarks import record
-from benchmarks.terminal import as_on_a_terminal
 from cifar_lightning import api
 from cifar_lightning.config.compose import instantiate, plain
 from cifar_lightning.data.datamodule import ImageDataModule
@@ -34,26 +34,26 @@ from cifar_lightning.optim.build import build_optimizer
 GOALS = {"cnn_relu": 1.05, "resnet": 1.02}
 GOAL = "at most 1.05x for cnn2 at batch 64 on a CPU (where a step takes milliseconds), 1.02x for resnet"
 EXPECTED = (
-    "Lightning dispatches twenty hooks a step to ten callbacks and the module: 0.4 to 0.8 ms on one core, whatever the "
-    "network. It sees one step in 0.25 s, so what is left is the directly taken steps' own: little beside a loop's"
+    "Lightning dispatches twenty hooks per step to ten callbacks and the module: 0.4 to 0.8 ms on one core for any "
+    "network. But it sees only one step in 0.25 s; the direct steps in between cost hardly more than a loop's"
 )
 EXAMPLES = """\
-  python -m benchmarks.overhead                            both networks: about 6 minutes
+  python -m benchmarks.overhead                            both recipes: about 6 minutes
   python -m benchmarks.overhead cnn_relu --repetitions 20
   python -m benchmarks.overhead cnn_relu --set callbacks=none logger=none
 """
-TURNS, EPOCHS = 4, 3  # of a training; the first epoch's turns don't count
-STEPS = {"cnn_relu": 195, "resnet": 25}  # of a turn: about a second, in which the progress bar is drawn as always
+TURNS, EPOCHS = 4, 3  # turns per epoch, epochs per training; the first epoch doesn't count
+STEPS = {"cnn_relu": 195, "resnet": 25}  # per turn: about a second, so that the progress bar is drawn as usual
 
 
 @dataclass
 class Seconds:
-    """What a training has taken."""
+    """Seconds that a training took."""
 
-    by_hand: float  # a step of the loop's
-    more: float  # than that, a step of the framework's
-    end: float  # of an epoch
-    steps: int  # in an epoch of 50,000 images
+    by_hand: float  # per step of the loop
+    more: float  # per step of the framework, in addition
+    end: float  # per end of an epoch
+    steps: int  # number of steps in an epoch of 50,000 images
 
     @property
     def ratio(self) -> float:
@@ -61,15 +61,15 @@ class Seconds:
 
 
 class Turns(Callback):
-    """Lets the loop written by hand do as many steps as a training has done, every `steps` or a little more."""
+    """Pause a training every `steps` steps, or a few more, while the hand-written loop does as many."""
 
     may_miss_steps = True
 
     def __init__(self, config: DictConfig, steps: int) -> None:
         self.config, self.steps = config, steps
-        self.framework: list[float] = []  # seconds a step in each turn after the first epoch
+        self.framework: list[float] = []  # seconds per step in each turn after the first epoch
         self.by_hand: list[float] = []
-        self.ends: list[float] = []  # seconds from an epoch's last step to the next one's start
+        self.ends: list[float] = []  # seconds from an epoch's last step to the next epoch's start
         self._first, self._start, self._end = 0, 0.0, 0.0
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -112,7 +112,7 @@ class Turns(Callback):
 
 
 def training(config: DictConfig, trainer: L.Trainer) -> Iterator[None]:
-    """What one writes who needs no framework: a step each time, without end."""
+    """The hand-written loop: one training step per `next`, endlessly."""
     device, mixed = trainer.strategy.root_device, str(trainer.precision) == "bf16-mixed"
     format = torch.channels_last if config.channels_last else torch.contiguous_format
     network: nn.Module = instantiate(plain(config.model)).to(device, memory_format=format)
@@ -159,11 +159,11 @@ def measure(arguments: argparse.Namespace) -> record.Record:
 
 
 def race(name: str, steps: int, data: Sequence[str], overrides: Sequence[str]) -> Seconds:
-    """Train `experiment=classic/<name>` in turns of so many steps with the loop."""
+    """Train `experiment=classic/<name>` in turns of `steps` steps with the loop."""
     fixed = ["data.val_size=0", "test=false"]
-    # A turn ends with the start of a step that Lightning sees, as it does an epoch's last.
+    # A turn ends when Lightning starts a step that it sees; it sees an epoch's last step.
     length = [f"trainer.limit_train_batches={TURNS * steps + 1}", f"trainer.max_epochs={EPOCHS}"]
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder, as_on_a_terminal():
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder, redirect_stdout(record.Terminal()):
         config = api.compose([f"experiment=classic/{name}", *data, *fixed, *length, *overrides], output_dir=folder)
         turns = Turns(config, steps)
         api.train(config, callbacks=[turns])
@@ -172,8 +172,8 @@ def race(name: str, steps: int, data: Sequence[str], overrides: Sequence[str]) -
 
 def main(argv: Sequence[str] | None = None) -> int:
     options = record.parser("overhead", __doc__ or "", EXAMPLES, repetitions=5)
-    options.add_argument("recipes", nargs="*", metavar="RECIPE", help=f"of classic/ (default: {' and '.join(GOALS)})")
-    options.add_argument("--steps", type=record.positive, help="of a turn (default: about a second's)")
+    options.add_argument("recipes", nargs="*", metavar="RECIPE", help=f"of classic/ (default: {' '.join(GOALS)})")
+    options.add_argument("--steps", type=record.positive, help="steps per turn (default: about a second)")
     options.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="overrides of the framework's run")
     return record.main(options, measure, argv)
 

@@ -1,7 +1,7 @@
 """Images per second of the device pipeline against torchvision's usual ways, in turns.
 
-All end in float32 batches, normalised: CIFAR10 with PIL transforms in a DataLoader with 0 and with 2 workers, the same
-with transforms.v2 on tensors without workers, and the device pipeline with the normalisation that the classifier does.
+All give normalized float32 batches: PIL transforms in a DataLoader with 0 and with 2 workers, transforms.v2 on tensors
+without workers, and the device pipeline followed by the classifier's normalization.
 """
 
 import argparse
@@ -28,8 +28,8 @@ from cifar_lightning.training.classifier import ImageClassifier
 GOALS = {"flip_crop": 8.0, "affine_jitter": 5.0, "flip_crop_cutout": None}
 GOAL = "on one CPU thread at least 8x for flip_crop, 5x for affine_jitter, against PIL without workers"
 EXPECTED = (
-    "8 to 10 times for shifts and flips, which move bytes by one gather; less for colours, where arithmetic on every "
-    "pixel is left; two workers don't change the picture, as they add a copy of each batch"
+    "8 to 10 times for shifts and flips, which are one gather of bytes; less for colours, which need arithmetic per "
+    "pixel; two workers help little, as they add a copy of each batch"
 )
 EXAMPLES = """\
   python -m benchmarks.pipeline --threads 1                    the three augmentations: a minute or two
@@ -46,7 +46,7 @@ V2_TRANSFORMS: dict[str, list[Any]] = {
 
 
 class TensorImages(Dataset):
-    """Tensors of one image each, for transforms.v2."""
+    """A dataset of image tensors, for transforms.v2."""
 
     def __init__(self, split: Split, transform: v2.Compose) -> None:
         self.split, self.transform = split, transform
@@ -73,12 +73,12 @@ def tensors(name: str, split: Split) -> TensorImages:
 
 
 def erasing(module: Any) -> Any:
-    """torchvision's nearest to Cutout: a square of 16 that lies within the image."""
+    """torchvision's closest to Cutout: a square of 16 x 16 that lies within the image."""
     return module.RandomErasing(p=1.0, scale=(0.25, 0.25), ratio=(1.0, 1.0))
 
 
 def programs(name: str, arguments: argparse.Namespace) -> dict[str, Callable[[], float]]:
-    """Ways to make batches; each returns its images per second."""
+    """The ways to make batches; each program returns its images per second."""
     config = api.compose(
         [
             f"augmentation={name}",
@@ -105,7 +105,7 @@ def programs(name: str, arguments: argparse.Namespace) -> dict[str, Callable[[],
 
 
 def timed(loader: Iterable[Any], finish: Callable[[Tensor], Tensor] = lambda images: images) -> Callable[[], float]:
-    """A program that goes through an epoch once and returns its images per second."""
+    """A program that runs through an epoch and returns its images per second."""
 
     def program() -> float:
         start, images = time.perf_counter(), 0
@@ -119,12 +119,12 @@ def timed(loader: Iterable[Any], finish: Callable[[Tensor], Tensor] = lambda ima
 def measure(arguments: argparse.Namespace) -> record.Record:
     rows, seen = [], []
     for name in arguments.augmentations or GOALS:
-        figures = record.in_turns(programs(name, arguments), arguments.repetitions)
-        ratio = record.median_ratio(figures["device pipeline"], figures["PIL"])
-        speeds = {way: f"{statistics.median(speed):,.0f}" for way, speed in figures.items()}
+        speeds = record.in_turns(programs(name, arguments), arguments.repetitions)
+        ratio = record.median_ratio(speeds["device pipeline"], speeds["PIL"])
+        medians = {way: f"{statistics.median(speed):,.0f}" for way, speed in speeds.items()}
         goal = GOALS[name]
         rows.append(
-            {"augmentation": name, **speeds, "ratio to PIL": f"{ratio:.1f}", "goal": f"{goal:.1f}" if goal else "-"}
+            {"augmentation": name, **medians, "ratio to PIL": f"{ratio:.1f}", "goal": f"{goal:.1f}" if goal else "-"}
         )
         seen.append(f"{name} {ratio:.1f}x")
     return record.Record(GOAL, EXPECTED, ", ".join(seen), rows)
@@ -132,16 +132,16 @@ def measure(arguments: argparse.Namespace) -> record.Record:
 
 def known(name: str) -> str:
     if name not in GOALS:
-        raise argparse.ArgumentTypeError(f"{name} is none of {', '.join(GOALS)}")
+        raise argparse.ArgumentTypeError(f"expected one of {', '.join(GOALS)}, got {name}")
     return name
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     options = record.parser("pipeline", __doc__ or "", EXAMPLES, repetitions=5)
     options.add_argument(
-        "augmentations", nargs="*", metavar="NAME", type=known, help=f"of {', '.join(GOALS)} (default: all)"
+        "augmentations", nargs="*", metavar="NAME", type=known, help=f"{', '.join(GOALS)} (default: all)"
     )
-    options.add_argument("--images", type=record.positive, default=5_000, help="an epoch of torchvision's ways")
+    options.add_argument("--images", type=record.positive, default=5_000, help="per epoch of torchvision's ways")
     return record.main(options, measure, argv)
 
 

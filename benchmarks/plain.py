@@ -1,7 +1,7 @@
-"""The recipes as their authors wrote them: one straightforward script, for comparison with the framework.
+"""The recipes as their authors wrote them, as one plain script, for comparison with the framework.
 
-Eager float32, torchvision's transforms of PIL images, a DataLoader without workers, the optimizer's defaults, the loss
-read in every step. classic/cnn_relu feeds a TensorDataset of floats, classic/tutorial_net has two workers.
+Eager float32, torchvision transforms of PIL images, a DataLoader without workers, the optimizer's defaults, and
+`loss.item()` in every step. classic/cnn_relu uses a TensorDataset of floats, classic/tutorial_net two workers.
 """
 
 import argparse
@@ -38,7 +38,7 @@ PIL_TRANSFORMS = {
 
 
 class PilImages(Dataset):
-    """As torchvision.datasets.CIFAR10 gives them: an array made an image, then transformed, one by one."""
+    """Like torchvision.datasets.CIFAR10: each array is converted to a PIL image and transformed."""
 
     def __init__(self, split: Split, transform: transforms.Compose) -> None:
         self.data = split.images.permute(0, 2, 3, 1).contiguous().numpy()
@@ -53,7 +53,7 @@ class PilImages(Dataset):
 
 
 def train(config: DictConfig, split: Split) -> Iterator[int]:
-    """Train the recipe without end; after each step, the number of its images."""
+    """Train the recipe endlessly; yields the number of images of each step."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     network = in_the_authors_order(instantiate(plain(config.model))).to(device)
     optimizer = build_optimizer(config, network)
@@ -72,7 +72,7 @@ def train(config: DictConfig, split: Split) -> Iterator[int]:
 
 
 def in_the_authors_order(network: nn.Module) -> nn.Module:
-    """All of them pool after the activation; ConvNet does so before it where that is the same function."""
+    """Move pooling after the activation, as the authors do; ConvNet pools first where the result is the same."""
     if isinstance(network, ConvNet):
         layers = list(network.features)
         for i, (first, second) in enumerate(pairwise(layers)):
@@ -101,11 +101,11 @@ def build_loader(config: DictConfig, split: Split) -> DataLoader:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Train a recipe for some steps and end: what `benchmarks.memory` looks at."""
+    """Train a recipe for some steps, for `benchmarks.memory`."""
     options = argparse.ArgumentParser(prog="python -m benchmarks.plain", description=__doc__)
-    options.add_argument("recipe", help="for instance classic/lenet")
+    options.add_argument("recipe", help="such as classic/lenet")
     options.add_argument("--steps", type=record.positive, default=100)
-    options.add_argument("overrides", nargs="*", help="of the recipe's config, such as data.root=DIR")
+    options.add_argument("overrides", nargs="*", help="config overrides, such as data.root=DIR")
     arguments = options.parse_args(argv)
     config = compose([f"experiment={arguments.recipe}", *arguments.overrides])
     for _, _ in zip(range(arguments.steps), train(config, load_data(config).train), strict=False):

@@ -1,9 +1,9 @@
 """Images per second of each classic recipe, through the framework and as a plain script, in turns in one process.
 
-The framework trains by Trainer.fit with its default precision, callbacks and logger; every few seconds it stands still
-between two steps while the plain script (benchmarks/plain.py) goes on for as long. The first turn of both is for
-warming up. What the framework sets for the process (denormals to zero, freed memory kept) is set for the plain script,
-too. What the framework's time then goes to is seen by torch's profiler.
+The framework trains with its default precision, callbacks and logger; every few seconds it pauses between two steps
+while the plain script (benchmarks/plain.py) trains for as long. The first turn of both is a warm-up. The framework's
+settings of the process (denormals to zero, freed memory kept) hold for both. torch's profiler then shows
+where the framework's time goes.
 """
 
 import argparse
@@ -12,13 +12,13 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import redirect_stdout
 
 import lightning as L
 from lightning.pytorch.callbacks import Callback
 
 from benchmarks import plain, record
 from benchmarks.bounds import StepProfile
-from benchmarks.terminal import as_on_a_terminal
 from cifar_lightning import api
 from cifar_lightning.config.compose import conf_dir
 
@@ -27,26 +27,26 @@ GOAL = "on 2 cores 2x as the geometric mean over the ten, none below 1.0x, " + "
     f"{name} {goal}x" for name, goal in GOALS.items()
 )
 EXPECTED = (
-    "most from bfloat16 with channels_last where convolutions are wide, and from the pipeline where the transforms "
-    "cost more than the network; little where a step is tiny (tutorial_net, 4 images) or all weights (resnet18)"
+    "most from bfloat16 with channels_last if convolutions are wide, and from the pipeline if the transforms cost more "
+    "than the network; little if a step is tiny (tutorial_net, 4 images) or dominated by its weights (resnet18)"
 )
-# The plain script does not validate. classic/resnet is in float32 by itself, as its author trained it.
+# The plain script does not validate. classic/resnet sets float32, as in the tutorial.
 FIXED = ["trainer.max_epochs=-1", "trainer.limit_val_batches=1", "test=false", "trainer.precision=auto"]
 EXAMPLES = """\
   python -m benchmarks.recipes                           all ten: about 8 minutes
-  python -m benchmarks.recipes lenet3 resnet             these
+  python -m benchmarks.recipes lenet3 resnet
   python -m benchmarks.recipes cnn_relu --set trainer.precision=32-true
 """
 
 
 class Turns(Callback):
-    """Stops a training between two steps every `seconds`, for as long as `other` then goes on."""
+    """Pause a training between two steps every `seconds` while `other` runs for as long."""
 
     may_miss_steps = True
 
     def __init__(self, other: Iterator[int], seconds: float, repetitions: int) -> None:
         self.other, self.seconds, self.repetitions = other, seconds, repetitions
-        self.ours: list[float] = []  # images per second of each turn, the first included
+        self.ours: list[float] = []  # images per second of each turn, including the first
         self.theirs: list[float] = []
         self._start: float | None = None
         self._images = 0
@@ -98,7 +98,7 @@ def measure(arguments: argparse.Namespace) -> record.Record:
 
 def race(name: str, overrides: Sequence[str], arguments: argparse.Namespace) -> Turns:
     """Train `experiment=classic/<name>` and its plain script in turns."""
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder, as_on_a_terminal():
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder, redirect_stdout(record.Terminal()):
         config = api.compose([f"experiment=classic/{name}", *FIXED, *overrides], output_dir=folder)
         turns = Turns(plain.train(config, api.load_data(config).train), arguments.seconds, arguments.repetitions)
         api.train(config, callbacks=[turns])
@@ -106,9 +106,9 @@ def race(name: str, overrides: Sequence[str], arguments: argparse.Namespace) -> 
 
 
 def profiled(name: str, overrides: Sequence[str]) -> str:
-    """What a few steps of `experiment=classic/<name>` go to."""
+    """Where the time of a few steps of `experiment=classic/<name>` goes."""
     steps = StepProfile()
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder, as_on_a_terminal():
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder, redirect_stdout(record.Terminal()):
         config = api.compose([f"experiment=classic/{name}", *FIXED, *overrides], output_dir=folder)
         api.train(config, callbacks=[steps])
     return steps.shares()
@@ -120,8 +120,8 @@ def names() -> list[str]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     options = record.parser("recipes", __doc__ or "", EXAMPLES, repetitions=5)
-    options.add_argument("recipes", nargs="*", metavar="RECIPE", help=f"of {', '.join(names())} (default: all)")
-    options.add_argument("--seconds", type=float, default=3.0, help="of a turn (default: 3)")
+    options.add_argument("recipes", nargs="*", metavar="RECIPE", help=f"{', '.join(names())} (default: all)")
+    options.add_argument("--seconds", type=float, default=3.0, help="seconds per turn (default: 3)")
     options.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="overrides of the framework's run")
     return record.main(options, measure, argv)
 

@@ -1,10 +1,12 @@
-"""What the benchmarks share: options, measuring in turns, and each one's own section of RESULTS.md."""
+"""Command-line options, measuring in turns, and the section in RESULTS.md, for all benchmarks."""
 
 import argparse
 import datetime
+import io
 import os
 import re
 import statistics
+import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,7 +25,7 @@ HEADING = "# Benchmarks\n\nWritten by `python -m benchmarks.<name>`: each run re
 
 @dataclass(frozen=True)
 class Record:
-    """One benchmark's outcome: what was to be reached, what was expected when it was written, what was seen."""
+    """The outcome of a benchmark: its goal, what was expected when it was written, and what was measured."""
 
     goal: str
     expected: str
@@ -32,7 +34,7 @@ class Record:
 
 
 def parser(name: str, description: str, examples: str, *, repetitions: int) -> argparse.ArgumentParser:
-    """The options of every benchmark; `repetitions` is the default number of turns."""
+    """The options that all benchmarks share; `repetitions` is the default number of turns."""
     result = argparse.ArgumentParser(
         prog=f"python -m benchmarks.{name}",
         description=description,
@@ -40,27 +42,25 @@ def parser(name: str, description: str, examples: str, *, repetitions: int) -> a
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     root = os.environ.get("CIFAR10_ROOT", "data")
-    result.add_argument("--root", type=Path, default=Path(root), help=f"the folder of CIFAR-10 (default: {root})")
-    result.add_argument("--digits", action="store_true", help="the embedded digits instead: only to try it out")
+    result.add_argument("--root", type=Path, default=Path(root), help=f"folder of CIFAR-10 (default: {root})")
+    result.add_argument("--digits", action="store_true", help="use the embedded digits, to try the benchmark out")
     result.add_argument("--repetitions", type=positive, default=repetitions, help=f"turns (default: {repetitions})")
-    result.add_argument("--threads", type=positive, help="of torch in this process (default: one a core)")
-    result.add_argument(
-        "--out", type=Path, default=RESULTS, help="the file of results (default: benchmarks/RESULTS.md)"
-    )
+    result.add_argument("--threads", type=positive, help="torch threads in this process (default: one per core)")
+    result.add_argument("--out", type=Path, default=RESULTS, help="file of results (default: benchmarks/RESULTS.md)")
     return result
 
 
 def positive(text: str) -> int:
-    """A whole number of at least 1, for argparse."""
+    """An integer of at least 1, for argparse."""
     if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not a whole number of at least 1")
+        raise argparse.ArgumentTypeError(f"expected an integer of at least 1, got {text}")
     return int(text)
 
 
 def main(
     options: argparse.ArgumentParser, measure: Callable[[argparse.Namespace], Record], argv: Sequence[str] | None
 ) -> int:
-    """Measure, print the section and write it; returns the exit code."""
+    """Measure, print the section and write it into the file; returns the exit code."""
     arguments = options.parse_args(argv)
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
@@ -76,38 +76,58 @@ def main(
 
 
 def data_overrides(arguments: argparse.Namespace) -> list[str]:
-    """The overrides that choose the data. Raises UserError where the official files are missing: none are fetched."""
+    """The overrides that choose the data. Raises UserError if the official files are missing; nothing is downloaded."""
     if arguments.digits:
-        return ["data=digits", "data.val_size=0.2"]  # the recipes' 10,000 are more than there are
+        return ["data=digits", "data.val_size=0.2"]  # the recipes' 10,000 exceed the digits
     if not (arguments.root / "cifar-10-batches-py").is_dir():
         raise UserError(
-            f"no cifar-10-batches-py in {arguments.root}: name its folder with --root or CIFAR10_ROOT, or try the "
+            f"no cifar-10-batches-py in {arguments.root}: give its folder with --root or CIFAR10_ROOT, or try the "
             "benchmark out with --digits"
         )
     return [f"data.root='{arguments.root.absolute()}'"]
 
 
 def in_turns(programs: Mapping[str, Callable[[], float]], repetitions: int) -> dict[str, list[float]]:
-    """What each program returns, by name: once for warming up, then `repetitions` times, one after the other.
+    """The results of each program, by name: all programs in turns, once as a warm-up and then `repetitions` times.
 
-    In turns, so that whatever else the machine does hits all of them.
+    In turns, so that other load on the machine affects all of them.
     """
-    figures: dict[str, list[float]] = {name: [] for name in programs}
+    results: dict[str, list[float]] = {name: [] for name in programs}
     for repetition in range(repetitions + 1):
         for name, program in programs.items():
-            figure = program()
+            result = program()
             if repetition:
-                figures[name].append(figure)
-    return figures
+                results[name].append(result)
+    return results
+
+
+class Terminal(io.StringIO):
+    """A stream that claims to be a terminal, so that progress bars are drawn, and discards what is written."""
+
+    def isatty(self) -> bool:
+        return True
+
+    def write(self, text: str) -> int:
+        return len(text)
+
+
+def run_python(arguments: Sequence[str], folder: str, *, check: bool = True) -> subprocess.CompletedProcess[str]:
+    """Run Python with these arguments in `folder`. Raises UserError with the last line of its messages if it fails."""
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
+    command = [sys.executable, *arguments]
+    process = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+    if check and process.returncode:
+        raise UserError(f"the run failed: {(process.stderr.strip() or 'no message').splitlines()[-1]}")
+    return process
 
 
 def median_ratio(numerators: Sequence[float], denominators: Sequence[float]) -> float:
-    """The median over the turns of the ratio of two neighbours."""
+    """The median of the ratios of paired turns."""
     return statistics.median(a / b for a, b in zip(numerators, denominators, strict=True))
 
 
 def circumstances(name: str, argv: Sequence[str], arguments: argparse.Namespace) -> str:
-    """Command, date, hardware, versions and data, on a line each."""
+    """One line with command, date, hardware, versions and data."""
     shown = [word for word in argv if not word.startswith(("--root", "--out"))]
     paths = {str(arguments.root), str(arguments.out)}
     command = " ".join([f"python -m benchmarks.{name}", *(word for word in shown if word not in paths)])
@@ -128,7 +148,7 @@ def section(name: str, record: Record, where: str) -> str:
 
 
 def update(path: Path, name: str, text: str) -> None:
-    """Put a section into the file in the place of its last version; the others stay, in alphabetical order."""
+    """Replace the section of this name in the file, or add it; sections are in alphabetical order."""
     sections = {}
     if path.exists():
         for found in re.split(r"^(?=## )", path.read_text(encoding="utf-8"), flags=re.MULTILINE)[1:]:

@@ -1,12 +1,11 @@
-"""What a long run and a long sweep pile up: resident memory, open files, threads, folders, by epoch and by job.
+"""Growth of memory, open files, threads and folders over a long run and a long sweep.
 
-Each is one process, as a person starts it, with a tiny network and the default callbacks, logger and figures.
+Each is one process, started like a user's, with a tiny network and the default callbacks, logger and figures.
 """
 
 import argparse
 import os
 import statistics
-import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -19,7 +18,7 @@ from benchmarks import record
 from cifar_lightning.errors import UserError
 from cifar_lightning.reporting.files import read_csv
 
-GOAL = "resident memory flat within 2 %, open files and threads flat, checkpoints of one size, logs a line an epoch"
+GOAL = "memory flat within 2 %, open files and threads flat, checkpoints of constant size, logs a line per epoch"
 EXPECTED = "flat after the first epochs, and after the first few jobs of a sweep"
 EXAMPLES = """\
   python -m benchmarks.soak                            200 epochs and 100 jobs: about 5 minutes
@@ -39,13 +38,13 @@ Row = Mapping[str, float]
 
 
 class Gauge(Callback):
-    """Appends a line to the file `path`: after each epoch, or after each run with `every=run`."""
+    """Append a line to the file `path` after each epoch, or with `every=run` after each run."""
 
     def __init__(self, path: str, every: str = "epoch") -> None:
         self.path, self.every = Path(path), every
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        if self.every == "epoch" and trainer.current_epoch:  # the last one is over, with its checkpoints
+        if self.every == "epoch" and trainer.current_epoch:  # the previous epoch is over, with its checkpoints
             self._read(trainer)
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -58,17 +57,17 @@ class Gauge(Callback):
 
     def _read(self, trainer: L.Trainer) -> None:
         folder = Path(trainer.default_root_dir)
-        figures = gauge() | {
+        measured = gauge() | {
             "checkpoints": size(folder / "checkpoints"),
             "logs": size(folder) - size(folder / "checkpoints") - size(folder / "figures"),
         }
         new = not self.path.exists()
         with self.path.open("a", encoding="utf-8") as file:
-            file.writelines([",".join(figures) + "\n"] * new + [",".join(map(str, figures.values())) + "\n"])
+            file.writelines([",".join(measured) + "\n"] * new + [",".join(map(str, measured.values())) + "\n"])
 
 
 def gauge() -> dict[str, float]:
-    """Resident memory in MB of 10^6 bytes, open files and threads of this process. Linux only."""
+    """Resident memory in MB (10^6 bytes), open files and threads of this process. Linux only."""
     status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
     return {
         "MB": round(int(status["VmRSS"].split()[0]) * 1024 / 1e6, 3),
@@ -78,13 +77,13 @@ def gauge() -> dict[str, float]:
 
 
 def size(folder: Path) -> int:
-    """Bytes of all files in it."""
+    """Bytes of all files in the folder."""
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
 def measure(arguments: argparse.Namespace) -> record.Record:
     if not sys.platform.startswith("linux"):
-        raise UserError("the soak reads /proc/self, which only Linux has")
+        raise UserError("benchmarks.soak needs /proc/self, which only Linux has")
     seeds = ",".join(map(str, range(arguments.jobs)))
     curves = {
         "epoch": curve([f"trainer.max_epochs={arguments.epochs}"], "epoch"),
@@ -99,29 +98,21 @@ def measure(arguments: argparse.Namespace) -> record.Record:
 
 
 def curve(arguments: Sequence[str], every: str) -> Sequence[Row]:
-    """A line for each epoch or run of the command with these arguments, in a new process."""
+    """Run the command with these arguments in a new process; a row per epoch or run."""
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         points = Path(folder) / "points.csv"
         gauge = [f"+callbacks.soak.path={points}", f"+callbacks.soak.every={every}", f"paths.log_dir={folder}"]
-        process = subprocess.run(
-            [sys.executable, "-m", "cifar_lightning", *arguments, *TINY, *gauge],
-            cwd=folder,
-            env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])},
-            capture_output=True,
-            text=True,
-        )
-        if process.returncode:
-            raise UserError(f"the run failed: {(process.stderr.strip() or 'no message').splitlines()[-1]}")
+        record.run_python(["-m", "cifar_lightning", *arguments, *TINY, *gauge], folder)
         return read_csv(points)
 
 
 def marks(n: int) -> list[int]:
-    """Which of `n` points a table shows: the first and each fifth of the way."""
+    """The points of `n` that the table shows: the first and every fifth of the way."""
     return sorted({1, *(max(1, n * fifth // 5) for fifth in range(1, 6))})
 
 
 def growth(points: Sequence[Row], name: str) -> float:
-    """By what share a figure has grown from a fifth of the way to the end; each is the median of a tenth of them."""
+    """Relative growth from a fifth of the way to the end, each the median over a tenth of the points."""
     few = max(1, len(points) // 10)
     begin = max(0, len(points) // 5 - 1)
     early, late = points[begin : begin + few], points[-few:]
@@ -142,8 +133,8 @@ def row(unit: str, at: int, point: Row) -> dict[str, str]:
 def main(argv: Sequence[str] | None = None) -> int:
     options = record.parser("soak", __doc__ or "", EXAMPLES, repetitions=1)
     options.set_defaults(digits=True)
-    options.add_argument("--epochs", type=record.positive, default=200, help="of the long run (default: 200)")
-    options.add_argument("--jobs", type=record.positive, default=100, help="of the sweep (default: 100)")
+    options.add_argument("--epochs", type=record.positive, default=200, help="epochs of the run (default: 200)")
+    options.add_argument("--jobs", type=record.positive, default=100, help="jobs of the sweep (default: 100)")
     return record.main(options, measure, argv)
 
 

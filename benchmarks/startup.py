@@ -1,13 +1,12 @@
-"""How long the command takes to answer, and how long until the first optimizer step with the data on disk.
+"""Time until the command answers, and until the first optimizer step with the data on disk.
 
-Each is a process of its own, in turns. The yardstick for the first step is a process that imports torch and lightning
-and reads the same files as their authors say (pickle and NumPy).
+Each in its own process, in turns. The first step is compared with a process that imports torch and lightning and reads
+the same files with pickle and NumPy.
 """
 
 import argparse
 import os
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -21,9 +20,7 @@ from lightning.pytorch.callbacks import Callback
 from benchmarks import record
 
 GOAL = "--help, a config error and --cfg job under 0.7 s each, without importing torch; first step at most 1.3x"
-EXPECTED = (
-    "half a second for the three; the first step costs torch's and lightning's imports, twice what they need alone"
-)
+EXPECTED = "half a second for the three; the first step takes twice as long as importing torch and lightning"
 EXAMPLES = """\
   python -m benchmarks.startup                    about a minute
 """
@@ -40,60 +37,56 @@ images = np.concatenate([batch[b"data"] for batch in batches]).reshape(-1, 3, 32
 
 
 class EndAfterFirstStep(Callback):
-    """Ends the process, without ceremony, as soon as the first optimizer step is done."""
+    """Exit the process right after the first optimizer step."""
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: object) -> None:
         os._exit(0)
 
 
 def measure(arguments: argparse.Namespace) -> record.Record:
-    command = [sys.executable, "-m", "cifar_lightning"]
+    command = ["-m", "cifar_lightning"]
     data = record.data_overrides(arguments)
     with tempfile.TemporaryDirectory() as folder:
         ending = "+callbacks.end._target_=benchmarks.startup.EndAfterFirstStep"
         first_step = [*command, *data, "model=cnn2", f"paths.log_dir={folder}", ending]
         programs: dict[str, Callable[[], float]] = {
-            name: partial(seconds, [*command, *words], folder) for name, words in ANSWERS.items()
+            name: partial(seconds, [*command, *words], folder, check=name != "a config error")
+            for name, words in ANSWERS.items()
         }
         programs["first step"] = partial(seconds, first_step, folder)
-        programs["imports and files"] = partial(seconds, yardstick(arguments), folder)
-        figures = record.in_turns(programs, arguments.repetitions)
+        programs["imports and files"] = partial(seconds, baseline(arguments), folder)
+        times = record.in_turns(programs, arguments.repetitions)
         torch_in = [name for name, words in ANSWERS.items() if imports_torch([*command, *words], folder)]
-    ratio = record.median_ratio(figures["first step"], figures["imports and files"])
+    ratio = record.median_ratio(times["first step"], times["imports and files"])
     goals = dict.fromkeys(ANSWERS, "0.70") | {
-        "first step": f"{1.3 * statistics.median(figures['imports and files']):.2f}"
+        "first step": f"{1.3 * statistics.median(times['imports and files']):.2f}"
     }
     rows = [
-        {"what": name, "seconds": f"{statistics.median(times):.2f}", "goal": goals.get(name, "-")}
-        for name, times in figures.items()
+        {"what": name, "seconds": f"{statistics.median(taken):.2f}", "goal": goals.get(name, "-")}
+        for name, taken in times.items()
     ]
     seen = f"first step {ratio:.2f}x; torch imported by: {', '.join(torch_in) or 'none of the three'}"
     return record.Record(GOAL, EXPECTED, seen, rows)
 
 
-def yardstick(arguments: argparse.Namespace) -> list[str]:
+def baseline(arguments: argparse.Namespace) -> list[str]:
     if arguments.digits:
         import cifar_lightning
 
         digits = Path(cifar_lightning.__file__).parent / "data" / "digits.npz"
-        return [sys.executable, "-c", f"import torch, lightning, numpy\ndict(numpy.load({str(digits)!r}))"]
-    return [sys.executable, "-c", READING, str(arguments.root.absolute())]
+        return ["-c", f"import torch, lightning, numpy\ndict(numpy.load({str(digits)!r}))"]
+    return ["-c", READING, str(arguments.root.absolute())]
 
 
-def seconds(command: Sequence[str], folder: str) -> float:
-    """The wall-clock time of a command that is run in `folder`."""
+def seconds(arguments: Sequence[str], folder: str, check: bool = True) -> float:
+    """Wall-clock time of Python with these arguments, run in `folder`."""
     start = time.perf_counter()
-    run(command, folder)
+    record.run_python(arguments, folder, check=check)
     return time.perf_counter() - start
 
 
-def imports_torch(command: Sequence[str], folder: str) -> bool:
-    return "| torch\n" in run([command[0], "-X", "importtime", *command[1:]], folder).stderr
-
-
-def run(command: Sequence[str], folder: str) -> subprocess.CompletedProcess[str]:
-    here = str(Path(__file__).parents[1])
-    return subprocess.run(command, cwd=folder, env=os.environ | {"PYTHONPATH": here}, capture_output=True, text=True)
+def imports_torch(arguments: Sequence[str], folder: str) -> bool:
+    return "| torch\n" in record.run_python(["-X", "importtime", *arguments], folder, check=False).stderr
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -1,14 +1,12 @@
-"""Many small runs: the jobs of one sweep, which share a process, against as many processes, one after the other.
+"""Many small runs: the jobs of one sweep, which share a process, against a process for each, one after another.
 
-Both train the same networks from the same seeds. What training takes is the same for both and is left out of the
-ratio: it is that of the time beyond. The sweep's time includes its summary.
+Both train the same networks from the same seeds. Training takes equally long in both and is left out of the ratio,
+which compares the time beyond it. The sweep's time includes its summary.
 """
 
 import argparse
 import json
-import os
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -17,10 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks import record
-from cifar_lightning.errors import UserError
 
 GOAL = "the time beyond training at least 1.5x shorter in a sweep"
-EXPECTED = "a process of its own costs each job four to five seconds of imports, and reading the data"
+EXPECTED = "a separate process costs each job four to five seconds of imports, and reading the data"
 EXAMPLES = """\
   python -m benchmarks.sweep                           12 jobs twice: about 3 minutes
   python -m benchmarks.sweep --jobs 40
@@ -29,8 +26,8 @@ EXAMPLES = """\
 
 @dataclass(frozen=True)
 class Outcome:
-    seconds: float  # from the command to its end
-    training: float  # of them, the epochs of all jobs
+    seconds: float  # of the whole command
+    training: float  # seconds of training in all jobs
     jobs: int
 
     @property
@@ -64,18 +61,11 @@ def measure(arguments: argparse.Namespace) -> record.Record:
 
 
 def run(commands: Sequence[Sequence[str]]) -> Outcome:
-    """Run `python -m cifar_lightning` with each of these arguments, one after the other."""
+    """Run `python -m cifar_lightning` with each of these argument lists, one after another."""
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         start = time.perf_counter()
         for arguments in commands:
-            process = subprocess.run(
-                [sys.executable, "-m", "cifar_lightning", *arguments, f"paths.log_dir={folder}"],
-                env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])},
-                capture_output=True,
-                text=True,
-            )
-            if process.returncode:
-                raise UserError(f"a run failed: {(process.stderr.strip() or 'no message').splitlines()[-1]}")
+            record.run_python(["-m", "cifar_lightning", *arguments, f"paths.log_dir={folder}"], folder)
         seconds = time.perf_counter() - start
         metrics = [json.loads(path.read_text(encoding="utf-8")) for path in Path(folder).rglob("metrics.json")]
     return Outcome(seconds, sum(run["train_seconds"] for run in metrics), len(metrics))
@@ -83,8 +73,8 @@ def run(commands: Sequence[Sequence[str]]) -> Outcome:
 
 def main(argv: Sequence[str] | None = None) -> int:
     options = record.parser("sweep", __doc__ or "", EXAMPLES, repetitions=1)
-    options.add_argument("--jobs", type=record.positive, default=12, help="(default: 12)")
-    options.add_argument("--steps", type=record.positive, default=100, help="of each job's training (default: 100)")
+    options.add_argument("--jobs", type=record.positive, default=12, help="number of jobs (default: 12)")
+    options.add_argument("--steps", type=record.positive, default=100, help="training steps per job (default: 100)")
     return record.main(options, measure, argv)
 
 

@@ -1,7 +1,7 @@
-"""Accuracy and time of experiment=speed/cifar94, trained from several seeds, tested once each.
+"""Accuracy and training time of experiment=speed/cifar94 over several seeds, each tested once.
 
-Beside them stand the operations per second of its convolutions and matrix products, over the whole of the training,
-and the share that this is of what a product of large matrices reaches on the same machine.
+Also the FLOP/s of its convolutions and matrix products over the whole training, and their share of what a product of
+large matrices reaches on the same machine.
 """
 
 import argparse
@@ -15,10 +15,10 @@ from benchmarks import record
 from benchmarks.bounds import flops_per_image, matmul_flops
 from cifar_lightning import api
 
-GOAL = "mean test accuracy of at least 94.0 % over at least 5 seeds; on 2 cores with AMX at most 6 minutes a run"
+GOAL = "mean test accuracy of at least 94.0 % over at least 5 seeds; on 2 cores with AMX at most 6 minutes per run"
 EXPECTED = (
-    "the published script has 94.01 %; bfloat16 convolutions in channels_last should take 6 minutes on two such cores, "
-    "against 10 of a plain port"
+    "the published script reaches 94.01 %; bfloat16 convolutions in channels_last should take 6 minutes on two such "
+    "cores, a plain port 10"
 )
 EXAMPLES = """\
   python -m benchmarks.time_to_accuracy                     5 seeds: 45 minutes on 2 cores
@@ -52,7 +52,7 @@ def measure(arguments: argparse.Namespace) -> record.Record:
 
 
 def operations(overrides: Sequence[str], runs: Sequence[Mapping[str, Any]]) -> tuple[float, float]:
-    """Floating-point operations per second of these trainings, and of a product of large matrices."""
+    """FLOP/s of these trainings, and of a product of large matrices."""
     config = api.compose(overrides)
     data = api.load_data(config)
     classifier = api.untrained(config, data).module
@@ -63,7 +63,7 @@ def operations(overrides: Sequence[str], runs: Sequence[Mapping[str, Any]]) -> t
 
 def main(argv: Sequence[str] | None = None) -> int:
     options = record.parser("time_to_accuracy", __doc__ or "", EXAMPLES, repetitions=5)
-    options.add_argument("--experiment", default="speed/cifar94", help="another recipe (default: speed/cifar94)")
+    options.add_argument("--experiment", default="speed/cifar94", help="recipe (default: speed/cifar94)")
     options.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="overrides")
     return record.main(options, measure, argv)
 

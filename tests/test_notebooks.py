@@ -1,4 +1,4 @@
-"""The notebooks run from top to bottom on small data; as they are stored, they are fit to be read."""
+"""The notebooks run from top to bottom on small data, and are stored with their outputs."""
 
 import ast
 import importlib
@@ -12,14 +12,14 @@ from nbclient import NotebookClient
 
 FOLDER = Path(__file__).parent.parent / "notebooks"
 NAMES = ["01_data", "02_train_and_evaluate", "03_activations", "04_inside_a_network"]
-# What takes the place of the cell with the settings (tagged "parameters", as papermill knows it).
+# Replaces the cell with the settings (tagged "parameters", as in papermill).
 LENGTHS = {
     "01_data": "",
     "02_train_and_evaluate": "EPOCHS = 2",
     "03_activations": "ACTIVATIONS, SEEDS, EPOCHS = ['relu', 'sigmoid'], [1, 2], 1",
     "04_inside_a_network": "EPOCHS = 2",
 }
-# Paths of somebody's machine; ../logs and addresses are none.
+# Absolute paths; relative ones such as ../logs, and URLs, are allowed.
 MACHINE = re.compile(r"(?<![\w.:/])/(?!/)[\w.-]+/[\w.-]+|site-packages|[A-Z]:\\\\|file://|/home/|/Users/|/tmp/")
 
 
@@ -32,7 +32,7 @@ def code_cells(name: str) -> list[nbformat.NotebookNode]:
 
 
 def texts(name: str) -> list[str]:
-    """What the outputs of a stored notebook say, pictures left out."""
+    """The text outputs of a stored notebook."""
     found = []
     for output in (output for cell in code_cells(name) for output in cell.outputs):
         parts = [output.get("text", ""), *(v for kind, v in output.get("data", {}).items() if "image" not in kind)]
@@ -52,10 +52,10 @@ def test_a_notebook_runs_from_top_to_bottom(name, cifar_folder, tmp_path):
     (tmp_path / "notebooks").mkdir()
     NotebookClient(run, timeout=120, resources={"metadata": {"path": str(tmp_path / "notebooks")}}).execute()
     assert all(cell.execution_count for cell in run.cells if cell.cell_type == "code")
-    assert not list((tmp_path / "notebooks").iterdir())  # what it writes goes beside the folder
+    assert not list((tmp_path / "notebooks").iterdir())  # outputs go beside the folder
 
 
-def test_these_are_all_notebooks():
+def test_all_notebooks_are_tested():
     assert sorted(path.stem for path in FOLDER.glob("*.ipynb")) == NAMES
 
 
@@ -75,7 +75,7 @@ def test_a_notebook_is_small_and_its_cells_are_short(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_no_path_of_a_machine_is_stored(name):
+def test_no_absolute_path_is_stored(name):
     stored = notebook(name)
     metadata = json.dumps([stored.metadata, [cell.metadata for cell in stored.cells]])
     sources = [cell.source for cell in stored.cells if cell.cell_type == "code"]
@@ -90,7 +90,7 @@ def test_the_stored_outputs_are_of_the_official_data():
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_what_a_notebook_imports_exists(name):
+def test_a_notebooks_imports_exist(name):
     code = "\n".join(cell.source.replace("%matplotlib", "# %matplotlib") for cell in code_cells(name))
     imports = [node for node in ast.walk(ast.parse(code)) if isinstance(node, ast.ImportFrom)]
     ours = [node for node in imports if node.module.startswith("cifar_lightning")]

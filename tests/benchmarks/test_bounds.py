@@ -1,4 +1,4 @@
-"""What a step's time goes to."""
+"""Profiles by kind of work, and counts of operations."""
 
 import time
 
@@ -25,7 +25,7 @@ IMAGES, MATRIX = torch.ones(32, 16, 32, 32), torch.ones(1000, 1000)
         ("Python", lambda: time.sleep(0.05)),
     ],
 )
-def test_each_kind_of_work_is_told_apart(kind, work):
+def test_each_kind_of_work_is_recognized(kind, work):
     with profile(activities=[ProfilerActivity.CPU]) as profiled:
         start = time.perf_counter()
         for _ in range(5):
@@ -34,7 +34,7 @@ def test_each_kind_of_work_is_told_apart(kind, work):
     seconds = by_kind(profiled, elapsed)
     assert set(seconds) == {*KINDS, "other operators", "Python"}
     assert sum(seconds.values()) == pytest.approx(elapsed)
-    if kind != "Python":  # a busy machine may interrupt the work for longer than it takes
+    if kind != "Python":  # on a busy machine the process may wait for longer than it works
         del seconds["Python"]
     assert max(seconds, key=seconds.__getitem__) == kind
 
@@ -45,14 +45,14 @@ def test_the_largest_parts_are_named_with_their_shares():
     assert step.shares(2) == "convolution 62 %, Python 25 %"
 
 
-def test_the_operations_of_an_image_are_those_of_the_textbook():
+def test_flops_per_image_match_the_textbook():
     network = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1, bias=False), nn.Flatten(), nn.Linear(8 * 16 * 16, 10))
     convolution, linear = 2 * 3 * 8 * 9 * 16 * 16, 2 * 8 * 16 * 16 * 10
-    # Backward: a gradient for the weights and one for the input, which the first layer's is not asked for.
+    # Backward: gradients of the weights and of the input, except the first layer's input.
     assert flops_per_image(network, torch.ones(4, 3, 16, 16)) == 2 * convolution + 3 * linear
 
 
-def test_the_speed_of_a_matrix_product_is_counted_in_its_precision(monkeypatch):
+def test_a_matrix_product_is_measured_in_the_given_precision(monkeypatch):
     dtypes = []
     monkeypatch.setattr(torch, "randn", lambda *size, dtype, **_: dtypes.append(dtype) or torch.ones(size, dtype=dtype))
     for precision in ("bf16-mixed", "16-true", "32-true"):

@@ -1,4 +1,4 @@
-"""A long run and a long sweep pile nothing up: the soak of benchmarks/soak.py, short and in this process."""
+"""Memory, files and threads stay flat over a long run and a long sweep: benchmarks/soak.py, shortened."""
 
 import gc
 import sys
@@ -12,11 +12,11 @@ from cifar_lightning.reporting.files import read_csv
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc/self")
 EPOCHS, JOBS = 20, 3
-MEMORY = 1.02  # times the resident memory after the first
+MEMORY = 1.02  # largest growth of resident memory after the first epoch or run
 
 
 class Configs(Callback):
-    """Counts the configs that are alive when a run starts."""
+    """Count the configs that are alive when a run starts."""
 
     counts: list[int] = []  # noqa: RUF012 (of all runs)
 
@@ -33,24 +33,24 @@ def curve(command, every, *arguments):
 
 
 def assert_flat(points):
-    first, last = points[1], points[-1]  # the first run of a process opens and imports what is there for good
+    first, last = points[1], points[-1]  # the first run of a process imports modules and opens files that stay
     assert last["files"] <= first["files"]
     assert last["threads"] <= first["threads"]
     assert last["MB"] < MEMORY * first["MB"]
 
 
-def test_epochs_pile_nothing_up(command):
+def test_epochs_leave_nothing_behind(command):
     points = curve(command, "epoch", f"trainer.max_epochs={EPOCHS}", "hydra.run.dir=run")
     assert len(points) == EPOCHS
     assert_flat(points)
     assert {path.name for path in (command.folder / "run" / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt"}
-    # A row of the history in each checkpoint; a row, a line and the curves' points in the logs.
+    # Per epoch: a row of the history in each checkpoint; a row, a line and points of the curves in the logs.
     assert points[-1]["checkpoints"] - points[0]["checkpoints"] < 250 * EPOCHS
     assert points[-1]["logs"] - points[0]["logs"] < 1_000 * EPOCHS
 
 
 @pytest.mark.slow
-def test_jobs_pile_nothing_up(command):
+def test_jobs_leave_nothing_behind(command):
     Configs.counts.clear()
     counted = f"+callbacks.configs._target_={__name__}.Configs"
     points = curve(command, "run", "-m", f"seed=range({JOBS})", "trainer.max_epochs=1", counted)

@@ -71,13 +71,13 @@ def test_the_most_probable_classes_come_first():
     ("images", "message"),
     [
         (np.zeros((2, 32, 32, 3), np.uint8), r"shape \(2, 32, 32, 3\): an array must be \[N, 3, 32, 32\]"),
-        (np.zeros((2, 3, 64, 64), np.uint8), "paths or PIL images to have them resized"),
+        (np.zeros((2, 3, 64, 64), np.uint8), "paths and PIL images are resized"),
         (np.zeros((0, 3, 32, 32), np.uint8), "must be"),
         (np.zeros((1, 3, 32, 32), np.int64), "give uint8 from 0 to 255"),
         (np.full((1, 3, 32, 32), 255.0), r"in \[0, 1\]"),
         (np.full((1, 3, 32, 32), np.nan), r"in \[0, 1\]"),
         ([], "no images"),
-        ("nowhere.png", "nowhere.png: there is no such file"),
+        ("nowhere.png", "nowhere.png: no such file"),
     ],
 )
 def test_what_is_no_image_is_refused_with_a_reason(classifier, images, message):
@@ -282,7 +282,7 @@ def test_what_can_not_be_trained_is_explained(here, overrides, message):
 
 def test_a_folder_that_can_not_be_made_is_explained(here):
     Path("logs").write_text("in the way")
-    with pytest.raises(UserError, match="can't make the folder"):
+    with pytest.raises(UserError, match="can't create the folder"):
         train(compose(SMALL))
 
 

@@ -10,7 +10,7 @@ from cifar_lightning.errors import UserError
 SUFFIXES = {"onnx": ".onnx", "torch_export": ".pt2", "state_dict": ".weights.ckpt"}
 COMMAND = Command(
     "export",
-    "Write a checkpoint's network as one self-contained file, normalisation inside, any number of images at once.\n"
+    "Write a checkpoint's network as one self-contained file, normalization inside, any number of images at once.\n"
     "The file is run on real images and compared with the checkpoint; one that differs is not kept.",
     keys={
         **CHECKPOINT,
@@ -40,7 +40,7 @@ def run(given: Given) -> int:
     settings = {"format": given["format"], "dtype": given["input"], "root": given["data.root"]}
     done = export(checkpoint, out, **settings, trusted=given["trust"])
     say(f"{out} ({out.stat().st_size:,} bytes)")
-    for key in ("input", "output", "normalisation"):
+    for key in ("input", "output", "normalization"):
         say(f"  {key}: {done.notes[key]}")
     say(f"  checked on {done.images}: logits differ by at most {done.difference:.2g} from the checkpoint's")
     return 0

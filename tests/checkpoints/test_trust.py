@@ -144,7 +144,7 @@ def test_the_command_refuses_a_doctored_checkpoint_in_one_line_and_runs_nothing(
     before = set(command.folder.rglob("*"))
     outcome = command(f"ckpt_path={path}", *typed)
     assert outcome.code == 1
-    assert outcome.err.startswith(f"error: {path}: its config names 'os.mkdir', which is no network")
+    assert outcome.err.startswith(f"error: {path}: its config names 'os.mkdir', which is not a network")
     assert outcome.err.count("\n") == 1
     assert not trap.exists()
     left = {file.name for file in set(command.folder.rglob("*")) - before if file.is_file()}
@@ -190,7 +190,7 @@ DANGERS = {
     "an interpolation": (lambda c: c["data"].update(root="${oc.env:HOME}"), "holds an interpolation"),
     "a folder that it makes": (lambda c: c.update(x="${run_folder:/x,y}"), "holds an interpolation"),
     "nesting": (lambda c: c.update(tags=nested(50)), "levels deep"),
-    "a list in a list in a list": (lambda c: c.update(tags=laughs()), "no end"),
+    "a list in a list in a list": (lambda c: c.update(tags=laughs()), "too many entries"),
     "a thousand workers": (lambda c: c["data"].update(num_workers=1000), "data.num_workers=1000"),
     "a value that may not be": (lambda c: c["data"].update(batch_size=-1), "data.batch_size=-1: must be"),
     "no trainer": (lambda c: c.pop("trainer"), "missing or incomplete"),
@@ -296,12 +296,12 @@ def test_a_checkpoint_of_torchs_old_format_is_refused(tmp_path):
     [
         (b"c__builtin__\nbytearray\nJ\x00\x00\x00\x70\x85R0", "it names __builtin__.bytearray"),
         (b"ctorch.storage\nUntypedStorage\nJ\x00\x00\x00\x70\x85R0", "it names torch.storage.UntypedStorage"),
-        (b"(" + b"c__builtin__\nset\nq\x01" + b"h\x01)R" * 100_000 + b"l0", "more entries than its size warrants"),
+        (b"(" + b"c__builtin__\nset\nq\x01" + b"h\x01)R" * 100_000 + b"l0", "too many entries for its size"),
         (
             b"}N" + b"\x85" * 200_000 + b"Ns0",
-            "more entries than its size warrants",
+            "too many entries for its size",
         ),  # its hash would overflow the stack
-        (b"X\xff\xff\xff\x7fabc", "cut short"),
+        (b"X\xff\xff\xff\x7fabc", "truncated"),
     ],
     ids=["bytearray", "storage", "sets", "tuples in tuples", "text"],
 )
@@ -317,7 +317,7 @@ def test_a_description_that_stands_twice_is_refused(checkpoint):
     with warnings.catch_warnings(action="ignore"), zipfile.ZipFile(path, "a") as file:
         name = next(name for name in file.namelist() if name.endswith("data.pkl"))
         file.writestr(name, b"\x80\x02}.")
-    with pytest.raises(UserError, match="claims to hold more"):
+    with pytest.raises(UserError, match="claims to contain more"):
         read_checkpoint(path)
 
 
@@ -327,6 +327,6 @@ def test_code_in_the_pickle_is_not_run(tmp_path):
             return os.mkdir, (str(tmp_path / "trap"),)
 
     torch.save(checkpoint_of() | {"more": Code(), "net": nn.Linear(1, 1)}, tmp_path / "a.ckpt")
-    with pytest.raises(UserError, match="no more than data"):
+    with pytest.raises(UserError, match="contains only data"):
         read_checkpoint(tmp_path / "a.ckpt")
     assert not (tmp_path / "trap").exists()

@@ -80,10 +80,7 @@ def test_who_has_no_data_does_not_wait_for_torch(tmp_path):
 def test_a_gpu_that_is_not_there_is_one_clear_line(command):
     outcome = command(*QUICK, "trainer.accelerator=gpu")
     assert outcome.code == 1
-    assert (
-        outcome.err
-        == "error: trainer.accelerator=gpu: PyTorch finds no GPU here; use trainer.accelerator=cpu or auto\n"
-    )
+    assert outcome.err == "error: trainer.accelerator=gpu: PyTorch finds no GPU; use trainer.accelerator=cpu or auto\n"
 
 
 def test_the_traceback_of_a_failed_run_is_in_its_log(command, monkeypatch):

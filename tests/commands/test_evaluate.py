@@ -131,7 +131,7 @@ def refuse(self, stage=None):
         (["ckpt_path=text.ckpt"], "text.ckpt can't be read as a checkpoint"),
         (["ckpt_path=foreign.ckpt"], "foreign.ckpt is not a checkpoint of cifar_lightning"),
         (["ckpt_path=doctored.ckpt"], "'os.system'"),
-        (["ckpt_path=a.ckpt", "split=val"], "no validation part"),
+        (["ckpt_path=a.ckpt", "split=val"], "no validation split"),
         (["ckpt_path=a.ckpt", "out=text.ckpt"], "is a file"),
         (["ckpt_path=a.ckpt", "out=text.ckpt/out"], "can't be written"),
         (["ckpt_path=a.ckpt", "precision=32-ture"], "precision=32-ture"),
@@ -174,10 +174,10 @@ def fill_weights(value):
         (fill_weights(3e38), "the network's logits are NaN or infinite for "),
         (doctored_names("a", "b"), "the network has 10 outputs, but there are 2 class names"),
         (doctored_names(*"abcdefghijklm"), "the network has 10 outputs, but there are 13 class names"),
-        (doctored_names(*"abcdefghia"), "the names of the classes is missing or damaged"),
-        (doctored_names(*"abcdefghi", "\x1b[31m"), "the names of the classes is missing or damaged"),
-        (doctored_names(*"abcdefghi", "a\nb"), "the names of the classes is missing or damaged"),
-        (doctored_names(), "the names of the classes is missing or damaged"),
+        (doctored_names(*"abcdefghia"), "the class names is missing or damaged"),
+        (doctored_names(*"abcdefghi", "\x1b[31m"), "the class names is missing or damaged"),
+        (doctored_names(*"abcdefghi", "a\nb"), "the class names is missing or damaged"),
+        (doctored_names(), "the class names is missing or damaged"),
     ],
 )
 @pytest.mark.parametrize(

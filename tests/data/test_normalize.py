@@ -9,7 +9,7 @@ from cifar_lightning.data.sets import SETS
 @pytest.mark.parametrize(
     ("name", "black", "white"), [("none", (0, 0, 0), (1, 1, 1)), ("half", (-1, -1, -1), (1, 1, 1))]
 )
-def test_range_after_normalisation(name, black, white):
+def test_range_after_normalization(name, black, white):
     mean, std = normalization(name, digits(2).images)
     assert tuple((0 - m) / s for m, s in zip(mean, std, strict=True)) == black
     assert tuple((1 - m) / s for m, s in zip(mean, std, strict=True)) == white

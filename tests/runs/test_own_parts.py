@@ -107,7 +107,7 @@ def test_a_part_of_ones_own_trains_goes_on_and_is_evaluated(own, typed):
     second = json.loads(Path("run/metrics.json").read_text())
     assert second["epochs"] == 4
     assert second["test/acc"] > first["test/acc"] - 0.05
-    if "Alone" not in typed[0]:  # whose validation needs no normalisation of ours
+    if "Alone" not in typed[0]:  # whose validation needs no normalization of ours
         outcome = own("evaluate", "run")
         assert outcome.code == 0, outcome.err
         tested = json.loads(Path("run/checkpoints/best_test/evaluation.json").read_text())

@@ -25,7 +25,10 @@ from cifar_lightning.training.classifier import ImageClassifier
 
 MAX_CLASSES = 1_000
 # The keys that determine the images of a split; the others are about training batches.
-DATA_KEYS = ("name", "source", "root", "verify", "val_size", "split_seed", "labels", "eval_batch_size", "normalize")
+DATA_KEYS = (
+    "name", "source", "root", "verify", "val_size", "split_seed", "folds", "fold", "labels", "train_size", "imbalance",
+    "imbalance_type", "label_noise", "label_noise_type", "variant_seed", "eval_batch_size", "normalize",
+)  # fmt: skip
 
 
 def load_classifier(path: str | Path, trusted: Sequence[str] = ()) -> ImageClassifier:

@@ -13,7 +13,13 @@ from yaml import YAMLError
 
 from cifar_lightning.config.compose import compose, conf_dir, parse_overrides, plain
 from cifar_lightning.config.hints import all_keys, choices, explain, is_group, other_key, own_folders, plain_or_raw
-from cifar_lightning.config.monitors import check_monitors, is_own, training_images, validation_images
+from cifar_lightning.config.monitors import (
+    check_monitors,
+    is_own,
+    training_images,
+    training_split_size,
+    validation_images,
+)
 from cifar_lightning.config.rules import RULES
 from cifar_lightning.config.signatures import parameter_choices
 from cifar_lightning.errors import UserError, first_line, nearest
@@ -256,5 +262,10 @@ def check_split(config: DictConfig) -> None:
     val = validation_images(config, total)
     if val >= total:
         raise UserError(f"data.val_size={data.val_size}: {data.name} has only {total:,} training images")
-    if data.batch_size > total - val:
-        raise UserError(f"data.batch_size={data.batch_size}: the training split has only {total - val:,} images")
+    if data.get("folds") and data.fold >= data.folds:
+        raise UserError(f"data.fold={data.fold}: with data.folds={data.folds} it must be from 0 to {data.folds - 1}")
+    images = training_split_size(config)
+    if images is not None and images > total - val:
+        raise UserError(f"data.train_size={data.train_size}: the training split has only {total - val:,} images")
+    if images is not None and data.batch_size > images:
+        raise UserError(f"data.batch_size={data.batch_size}: the training split has only {images:,} images")

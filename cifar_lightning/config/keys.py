@@ -67,6 +67,10 @@ KEYS: dict[str, Decides] = {
     # The trials of a search are compared on one validation split.
     "data.val_size": replace(RESULT, searched=False),
     "data.split_seed": replace(RESULT, searched=False),
+    # Runs that differ only in the fold are repetitions.
+    "data.fold": replace(RESULT, folds=True, searched=False),
+    "data.folds": replace(RESULT, searched=False),
+    "data.variant_seed": replace(RESULT, searched=False),
     "model": RESULT,
     # Set from the data set.
     "model.num_classes": PLACE,

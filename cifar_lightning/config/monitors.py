@@ -41,7 +41,7 @@ def check_monitors(config: DictConfig) -> None:
 def why_no_validation(config: DictConfig) -> str | None:
     """Why there will be no validation during training; None if there will be one."""
     trainer, every, epochs = config.trainer, config.trainer.check_val_every_n_epoch, config.trainer.max_epochs
-    if config.data.get("val_size") == 0 and not is_own(config):
+    if config.data.get("val_size") == 0 and not config.data.get("folds") and not is_own(config):
         return "there is no validation split: set data.val_size above 0"
     if trainer.limit_val_batches == 0:
         return "trainer.limit_val_batches=0 turns it off"
@@ -82,16 +82,27 @@ def is_own(config: DictConfig) -> bool:
 
 
 def validation_images(config: DictConfig, total: int) -> int:
+    if folds := config.data.get("folds"):
+        return total // folds
     size = config.data.val_size
     return size if isinstance(size, int) else round(size * total)
 
 
+def training_split_size(config: DictConfig) -> int | None:
+    """Images of the training split after the validation split and `train_size`; None where unknown."""
+    total = training_images(config)
+    if total is None or config.data.get("imbalance") is not None:
+        return None
+    rest, size = total - validation_images(config, total), config.data.get("train_size")
+    return rest if size is None else size if isinstance(size, int) else round(size * rest)
+
+
 def batches_per_epoch(config: DictConfig) -> int | None:
     """Training batches per epoch in one process; None if unknown before the data is read."""
-    total, trainer = training_images(config), config.trainer
-    if total is None or trainer.devices != 1 or trainer.num_nodes != 1:
+    images, trainer = training_split_size(config), config.trainer
+    if images is None or trainer.devices != 1 or trainer.num_nodes != 1:
         return None
-    share = (total - validation_images(config, total)) / config.data.batch_size
+    share = images / config.data.batch_size
     batches = math.floor(share) if config.data.drop_last else math.ceil(share)
     limit = trainer.overfit_batches or trainer.limit_train_batches
     if limit is None:

@@ -2,11 +2,13 @@
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Self
 
 import numpy as np
+
+from cifar_lightning.data.variants import Variants
 
 
 @dataclass(frozen=True)
@@ -20,6 +22,9 @@ class Source:
     val_size: int | float
     split_seed: int
     labels: Literal["fine", "coarse"] = "fine"
+    folds: int | None = None
+    fold: int = 0
+    variants: Variants = field(default_factory=Variants)
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from cifar_lightning.data.loader import Batch, Split, TrainingLoader, check_batc
 from cifar_lightning.data.normalize import Normalization, normalization
 from cifar_lightning.data.sets import SETS
 from cifar_lightning.data.splits import Splits, load_splits
+from cifar_lightning.data.variants import Imbalance, Noise, Variants
 from cifar_lightning.data.worker_loader import WorkerLoader
 from cifar_lightning.errors import UserError
 
@@ -36,7 +37,15 @@ class ImageDataModule(L.LightningDataModule):
         verify: bool = True,
         val_size: int | float = 10_000,
         split_seed: int = 42,
+        folds: int | None = None,
+        fold: int = 0,
         labels: Literal["fine", "coarse"] = "fine",
+        train_size: int | float | None = None,
+        imbalance: float | None = None,
+        imbalance_type: Imbalance = "exp",
+        label_noise: float = 0.0,
+        label_noise_type: Noise = "symmetric",
+        variant_seed: int = 0,
         batch_size: int = 128,
         eval_batch_size: int = 500,
         drop_last: bool = False,
@@ -51,8 +60,9 @@ class ImageDataModule(L.LightningDataModule):
         super().__init__()
         if name not in SETS:
             raise UserError(f"data.name={name} must be one of {', '.join(SETS)}")
-        self.name, self.source, self.root, self.verify = name, source, Path(root), verify
-        self.val_size, self.split_seed, self.labels, self.normalize = val_size, split_seed, labels, normalize
+        variants = Variants(train_size, imbalance, imbalance_type, label_noise, label_noise_type, variant_seed)
+        self._source = Source(name, source, Path(root), verify, val_size, split_seed, labels, folds, fold, variants)
+        self.name, self.root, self.normalize = name, Path(root), normalize
         self.batch_size, self.eval_batch_size, self.drop_last = batch_size, eval_batch_size, drop_last
         self.pipeline, self.seed = pipeline, seed
         self.transforms = list(transforms.values() if isinstance(transforms, Mapping) else transforms)
@@ -124,8 +134,7 @@ class ImageDataModule(L.LightningDataModule):
 
     def _load(self) -> Splits:
         if self._splits is None:
-            source = Source(self.name, self.source, self.root, self.verify, self.val_size, self.split_seed, self.labels)
-            self._splits = load_splits(source)
+            self._splits = load_splits(self._source)
         return self._splits
 
     def _training_loader(self, *, device: torch.device, num_workers: int | None, **keys: Any) -> TrainingLoader:

@@ -3,7 +3,8 @@
 Needs no torch, so that configs are checked and data downloaded before it is imported.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ class DataSet:
     reader: the module of this package whose `read(source, official)` returns its `Arrays`.
     mean, std: of each channel in [0, 1] over the training images; None where they are measured.
     official: its files, where it has any to be found or downloaded.
+    look_alikes: which class is mistaken for which in asymmetric label noise.
     """
 
     reader: str
@@ -28,6 +30,7 @@ class DataSet:
     mean: tuple[float, float, float] | None = None
     std: tuple[float, float, float] | None = None
     official: Official | None = None
+    look_alikes: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def channel(self) -> tuple[tuple[float, float, float], tuple[float, float, float]] | None:
@@ -49,6 +52,8 @@ SETS = {
         mean=(0.4914, 0.4822, 0.4465),
         std=(0.2470, 0.2435, 0.2616),
         official=CIFAR10,
+        # Patrini et al. 2017 (arXiv 1609.03683), section 5.
+        look_alikes={"truck": "automobile", "bird": "airplane", "deer": "horse", "cat": "dog", "dog": "cat"},
     ),
     "cifar100": DataSet(
         reader="cifar",

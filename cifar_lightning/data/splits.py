@@ -1,5 +1,6 @@
 """The training, validation and test split of a data set, read once for all runs of a process."""
 
+import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
@@ -12,6 +13,7 @@ from cifar_lightning.data.download import find_or_download
 from cifar_lightning.data.loader import Split
 from cifar_lightning.data.sets import SETS
 from cifar_lightning.data.stratified_split import stratified_split
+from cifar_lightning.data.variants import flips_by_name, fold_split
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,7 @@ def _key(source: Source) -> str:
     """The source and the state of its files, as text: a `val_size` of 1 is one image, of 1.0 all of them."""
     official = SETS[source.name].official
     if official is None:
-        return repr((source.name, source.val_size, source.split_seed))
+        return repr(source)
     folder = find_or_download(official, source.root, source.verify).resolve()
     states = [(path.name, path.stat()) for path in sorted(folder.iterdir())]
     files = [(name, state.st_ino, state.st_size, state.st_mtime_ns) for name, state in states]
@@ -70,18 +72,31 @@ def _key(source: Source) -> str:
 def _read(source: Source) -> Splits:
     data_set = SETS[source.name]
     arrays = data_set.module().read(source, data_set.official)
-    train, val = stratified_split(arrays.train.labels, source.val_size, source.split_seed)
+    labels = arrays.train.labels
+    if source.folds is not None:
+        train, val = fold_split(labels, source.folds, source.fold, source.split_seed)
+    else:
+        train, val = stratified_split(labels, source.val_size, source.split_seed)
+    flips = flips_by_name(data_set.look_alikes, arrays.class_names)
+    kept, given = source.variants.apply(labels[train], len(arrays.class_names), flips)
+    varied = len(kept) < len(train) or not np.array_equal(given, labels[train])
+    train = train[kept]
     with torch.inference_mode(False):  # ordinary tensors, whose version counts writes
         return Splits(
-            train=_split(arrays.train, train if len(val) else None),
+            train=Split(_split(arrays.train, train if len(val) or varied else None).images, torch.from_numpy(given)),
             val=_split(arrays.train, val),
             test=_split(arrays.test),
             train_indices=train,
             val_indices=val,
             class_names=arrays.class_names,
-            checksum=arrays.checksum,
+            checksum=_checksum(arrays.checksum, train, given) if varied else arrays.checksum,
             changed=arrays.changed,
         )
+
+
+def _checksum(whole: str, indices: np.ndarray, labels: np.ndarray) -> str:
+    """The checksum of the data with another training split."""
+    return hashlib.sha256(whole.encode() + indices.tobytes() + labels.tobytes()).hexdigest()[:16]
 
 
 def _split(data: LabeledImages, indices: np.ndarray | None = None) -> Split:

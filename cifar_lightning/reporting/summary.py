@@ -120,7 +120,7 @@ def ordered(keys: Iterable[str]) -> list[str]:
 
 
 def newest_of_each_seed(runs: Iterable[Run]) -> list[Run]:
-    """Drop earlier repetitions of a setting with the same seed, which are not independent samples.
+    """Drop earlier repetitions of a setting with the same seed (and fold), which are not independent samples.
 
     A training counts more than a later test of its checkpoint, which took no training time.
     """
@@ -128,7 +128,7 @@ def newest_of_each_seed(runs: Iterable[Run]) -> list[Run]:
     order = sorted(runs, key=lambda run: (bool(run.metrics.get("train_seconds")), str(run.metrics.get("date"))))
     for run in order:
         seed = run.metrics.get("seed")
-        newest[run.key, run.path if seed is None else seed] = run
+        newest[run.key, run.path if seed is None else seed, run.overrides.get("data.fold")] = run
     return sorted(newest.values(), key=lambda run: run.path)
 
 

@@ -9,6 +9,7 @@ from pydoc import ErrorDuringImport, locate
 from typing import Any
 
 import lightning as L
+import torch
 from lightning.pytorch.callbacks import (
     Callback,
     EMAWeightAveraging,
@@ -63,11 +64,18 @@ def expect(built: Any, kind: Any, message: str) -> Any:
     return built
 
 
-def fitted(model: Mapping[str, Any], datamodule: Any) -> dict[str, Any]:
-    """The model's config with what its network takes from the data: classes, channels and size of the images."""
+def fitted(settings: Mapping[str, Any], datamodule: Any) -> dict[str, Any]:
+    """The config of a model or loss with what its class takes from the data: classes and their sizes, image shape."""
     channels, height, _ = datamodule.image_shape
-    given = {"num_classes": len(datamodule.class_names), "in_channels": channels, "input_size": height}
-    return {**{key: value for key, value in given.items() if key in parameters_of(model["_target_"])}, **model}
+    classes = len(datamodule.class_names)
+    given: dict[str, Any] = {"num_classes": classes, "in_channels": channels, "input_size": height}
+    taken = parameters_of(settings["_target_"])
+    if "class_counts" in taken:
+        given["class_counts"] = torch.bincount(datamodule.train.labels, minlength=classes).tolist()
+        if 0 in given["class_counts"]:
+            empty = datamodule.class_names[given["class_counts"].index(0)]
+            raise UserError(f"loss._target_={settings['_target_']}: class {empty} has no training images")
+    return {**{key: value for key, value in given.items() if key in taken}, **settings}
 
 
 def parameters_of(target: Any) -> Mapping[str, inspect.Parameter]:
@@ -81,7 +89,11 @@ def build_module(config: DictConfig, datamodule: ImageDataModule) -> L.Lightning
     """The LightningModule around the network; the user's own gets those arguments that its `__init__` names."""
     model = fitted(plain(config.model), datamodule)
     message = f"model._target_={model['_target_']}: expected a torch.nn.Module"
-    loss = expect(instantiate(plain(config.loss)), Callable, f"loss._target_={config.loss._target_}: expected a loss")
+    loss = expect(
+        instantiate(fitted(plain(config.loss), datamodule)),
+        Callable,
+        f"loss._target_={config.loss._target_}: expected a loss",
+    )
     weight, classes = getattr(loss, "weight", None), len(datamodule.class_names)
     if isinstance(weight, Tensor) and weight.shape != (classes,):
         raise UserError(f"loss.weight: give a number for each of the {classes} classes, got {len(weight)}")

@@ -18,7 +18,7 @@ from cifar_lightning.training import lightning_internals, resuming
 from cifar_lightning.training.losses import CrossEntropy, loss_and_mean
 from cifar_lightning.training.memory_format import memory_format
 from cifar_lightning.training.metrics import Sums, check_outputs, test_metrics
-from cifar_lightning.training.plateau import step_plateaus
+from cifar_lightning.training.plateau import check_validation, step_plateaus
 from cifar_lightning.training.tta import TTA, averaged_logits
 from cifar_lightning.training.uneven import accumulation_weight, gathered_rows, process_weight
 
@@ -34,6 +34,7 @@ class ImageClassifier(L.LightningModule):
     `test/loss` are the plain cross entropy. `optimizer` and `scheduler` are configs with `_target_`; `config` is the
     run's whole config in plain containers, stored in its checkpoints; `image_shape` is [C, H, W].
 
+    A loss may have `start_epoch(epoch, epochs)`, which is called before each epoch, counted from 0.
     A network may have `weighted_heads(images) -> [(weight, logits), …]`, main head first, whose losses are added up in
     training, and `initialize_from(images)`, which computes weights from normalized training images.
 
@@ -118,10 +119,16 @@ class ImageClassifier(L.LightningModule):
         if self._resume is not None:
             resuming.restore(self, self._resume)
             self._resume = None
-        self._freeze_finished()
+        self._start_epoch()
 
     def on_train_epoch_start(self) -> None:  # not called when a run resumes in mid-epoch
         self.train_sums = Sums(self.device)
+        self._start_epoch()
+
+    def _start_epoch(self) -> None:
+        if start_epoch := getattr(self.loss, "start_epoch", None):
+            batches = self.trainer.estimated_stepping_batches * self.trainer.accumulate_grad_batches
+            start_epoch(self.trainer.current_epoch, batches / self.trainer.num_training_batches)
         self._freeze_finished()
 
     def _freeze_finished(self) -> None:
@@ -203,18 +210,11 @@ class ImageClassifier(L.LightningModule):
         schedulers = build_schedule(optimizer, self.scheduler_config, trainer)
         for scheduler in schedulers:
             if scheduler.get("monitor", "").startswith("val/"):
-                self._refuse_without_validation(scheduler["monitor"])
+                check_validation(trainer, scheduler["monitor"])
                 scheduler["frequency"] = trainer.check_val_every_n_epoch or 1
         if self._resume is not None:
             lightning_internals.set_up_loader_again(trainer)
         return [optimizer], schedulers
-
-    def _refuse_without_validation(self, monitor: str) -> None:
-        datamodule = self.trainer.datamodule  # type: ignore[attr-defined]
-        if not (self.trainer.enable_validation and getattr(datamodule, "has_validation", True)):
-            raise UserError(
-                f"scheduler.monitor={monitor} needs a validation split: set data.val_size, or monitor train/loss"
-            )
 
     # Validation and test
 

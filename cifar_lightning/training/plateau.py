@@ -1,12 +1,23 @@
-"""Step ReduceLROnPlateau at the end of an epoch, before its checkpoint is written.
+"""ReduceLROnPlateau: checked before training, and stepped at the end of an epoch, before its checkpoint is written.
 
-Lightning does so after the checkpoint, and not at all in an epoch that was resumed.
+Lightning steps it after the checkpoint, and not at all in an epoch that was resumed.
 """
 
 from collections.abc import Iterator
 
 import lightning as L
 from torch.optim.lr_scheduler import ReduceLROnPlateau
+
+from cifar_lightning.errors import UserError
+
+
+def check_validation(trainer: L.Trainer, monitor: str) -> None:
+    """Raise UserError if there will be no validation to log this metric."""
+    datamodule = trainer.datamodule  # type: ignore[attr-defined]
+    if not (trainer.enable_validation and getattr(datamodule, "has_validation", True)):
+        raise UserError(
+            f"scheduler.monitor={monitor} needs a validation split: set data.val_size, or monitor train/loss"
+        )
 
 
 def step_plateaus(trainer: L.Trainer) -> Iterator[str]:

@@ -1,0 +1,48 @@
+"""Every choice of the group `loss` trains through the command, resumes bit for bit, and takes soft targets."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from cifar_lightning.config.hints import choices
+
+QUICK = [
+    "data=digits", "model=cnn2", "optimizer=adam", "optimizer.lr=0.003", "scheduler=none", "logger=none",
+    "data.imbalance=5", "trainer.precision=32-true", "callbacks.model_summary=null",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("loss", choices("loss"))
+def test_it_trains_and_resumes_as_if_never_stopped(command, loss):
+    typed = [*QUICK, "augmentation=none", f"loss={loss}"]
+    assert command(*typed, "trainer.max_epochs=3", "hydra.run.dir=whole").code == 0
+    assert json.loads(Path("whole/metrics.json").read_text())["test/acc"] > 0.3
+    # Stopped within its last epoch, where LDAM counts classes differently.
+    assert command(*typed, "trainer.max_epochs=3", "trainer.max_steps=50", "hydra.run.dir=two", "test=false").code == 0
+    outcome = command("ckpt_path=two", "trainer.max_steps=-1", "test=true")
+    assert outcome.code == 0, outcome.err
+    weights = [torch.load(f"{run}/checkpoints/last.ckpt", weights_only=True)["state_dict"] for run in ("whole", "two")]
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+
+
+@pytest.mark.parametrize("loss", choices("loss"))
+def test_it_takes_the_soft_targets_of_mixup(command, loss):
+    outcome = command(*QUICK, "augmentation=mixup", f"loss={loss}", "trainer.max_epochs=1", "hydra.run.dir=run")
+    assert outcome.code == 0, outcome.err
+
+
+def test_a_class_without_images_is_one_line(command):
+    from cifar_lightning.data.datamodule import ImageDataModule  # noqa: F401  (the same data, to be emptied)
+
+    Path("mine.py").write_text(
+        "from cifar_lightning.data.datamodule import ImageDataModule\n"
+        "class Data(ImageDataModule):\n"
+        "    def setup(self, stage=None):\n"
+        "        super().setup(stage)\n"
+        "        self.train.labels[self.train.labels == 3] = 4\n"
+    )
+    outcome = command(*QUICK, "data._target_=mine.Data", "loss=logit_adjusted", "trainer.max_epochs=1")
+    assert outcome.code == 1
+    assert "class 3 has no training images" in outcome.err

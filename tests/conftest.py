@@ -39,6 +39,12 @@ def no_module_outlives_its_folder(tmp_path_factory: pytest.TempPathFactory) -> I
             del sys.modules[name]
 
 
+@pytest.fixture(autouse=True)
+def console_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rich's console keeps the colours and the width of the terminal of whichever test asked for it first."""
+    monkeypatch.setattr("rich._console", None)
+
+
 @pytest.fixture
 def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
     """The command line, in an empty folder."""

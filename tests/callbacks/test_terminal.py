@@ -103,7 +103,6 @@ def test_the_summary_counts_for_one_image_and_exactly(model, multiply_adds):
 
 def test_every_table_of_a_run_fits_80_columns(command, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
-    monkeypatch.setattr("rich._console", None)  # whose width is that of the test that asked for it first
     words = [word for word in RUN if not word.startswith(("callbacks", "model", "test"))]
     out = command(*words, "model=resnet", "callbacks.model_summary.max_depth=-1", "trainer.max_epochs=1").out
     table = [line for line in out.splitlines() if not line.startswith(("  python", "in logs", "  tensorboard"))]

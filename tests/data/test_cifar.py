@@ -15,14 +15,14 @@ from torchvision.datasets import CIFAR10
 
 from cifar_lightning.data import cifar
 from cifar_lightning.data.arrays import Source
-from cifar_lightning.data.cifar import TRAIN
+from cifar_lightning.data.cifar import LAYOUTS
 from cifar_lightning.data.datamodule import ImageDataModule
 from cifar_lightning.data.official import CIFAR10 as OFFICIAL
 from cifar_lightning.data.official import checksum
 from cifar_lightning.data.sets import SETS
 from cifar_lightning.errors import UserError
 
-FOLDER = OFFICIAL.folder
+FOLDER, TRAIN = OFFICIAL.folder, LAYOUTS["cifar10"].train
 
 
 def load_cifar10(root, source="pickle", verify=True):

@@ -46,9 +46,9 @@ def test_what_follows_a_mixing_transform_is_applied_too():
     assert torch.equal(targets, one_hot(split.labels, 10).float())
 
 
-@pytest.mark.parametrize("world_size", [1, 2, 3, 4])
-@pytest.mark.parametrize("n", [40, 41, 43, 60])
-@pytest.mark.parametrize("batch_size", [2, 7, 20, 500])
+@pytest.mark.parametrize("world_size", [1, 2, 4])
+@pytest.mark.parametrize("n", [41, 60])
+@pytest.mark.parametrize("batch_size", [2, 7, 500])
 def test_evaluation_sees_each_image_once_in_order(n, batch_size, world_size):
     split = Split(digits(n).images, torch.arange(n))
     ranks = [

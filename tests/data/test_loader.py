@@ -94,7 +94,7 @@ def test_images_depend_neither_on_batch_size_nor_on_number_of_processes(name):
 
 
 @every_augmentation
-@pytest.mark.parametrize("position", [0, 1, 3, 4])
+@pytest.mark.parametrize("position", [1, 4])
 def test_a_resumed_loader_hands_out_the_remaining_batches(name, position):
     def fresh():
         return loader(name, digits(70), batch_size=16, current_epoch=lambda: 2)
@@ -165,14 +165,14 @@ def test_a_state_that_is_saved_before_the_first_batch_is_the_loaded_one():
     assert resumed.state_dict() == state
 
 
-@pytest.mark.parametrize("name", ["none", "trivial_augment"])
 @pytest.mark.parametrize("drop_last", [False, True])
-@pytest.mark.parametrize("world_size", [1, 2, 3, 4])
-@pytest.mark.parametrize("n", [60, 61, 62, 63, 71])
+@pytest.mark.parametrize(
+    ("name", "world_size", "n"),
+    [("trivial_augment", 2, 61), *(("none", world, n) for world in (1, 2, 3, 4) for n in (60, 61, 62, 63, 71))],
+)
 def test_every_image_once_an_epoch_over_all_processes(name, drop_last, world_size, n):
     split = digits(n)
     split = type(split)(split.images, torch.arange(n))
-    name = name if world_size == 2 and n == 61 else "none"
     keys = {"batch_size": 5, "drop_last": drop_last, "world_size": world_size}
     ranks = [list(loader(name, split, rank=rank, **keys)) for rank in range(world_size)]
     assert {len(batches) for batches in ranks} == {len(loader(name, split, **keys))}

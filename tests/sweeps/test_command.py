@@ -16,6 +16,7 @@ from cifar_lightning.sweeps.overrides import expand, one_job_for_each_choice
 @pytest.fixture(autouse=True)
 def empty_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("cifar_lightning.commands.sweep.fetch_data", lambda config: None)  # no CIFAR-10 here
 
 
 def check(*overrides):

@@ -46,7 +46,11 @@ def console_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
-    """The command line, in an empty folder."""
+def command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], request: pytest.FixtureRequest
+) -> Command:
+    """The command line, in an empty folder. Figures, which take half of a run's time, need `@pytest.mark.figures`."""
     monkeypatch.chdir(tmp_path)
+    if request.node.get_closest_marker("figures") is None:
+        monkeypatch.setattr("cifar_lightning.runs.record.draw", lambda *_: {})
     return Command(tmp_path, monkeypatch, capsys)

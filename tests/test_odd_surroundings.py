@@ -56,7 +56,7 @@ def test_runs_and_sweeps_need_no_standard_stream(tmp_path, closing):
 
 @posix
 @pytest.mark.parametrize(
-    "words", [["", "--help"], ["evaluate", "--help"], ["summarize", "--help"], ["data", "data=digits"]]
+    "words", [["", "--help"], pytest.param(["evaluate", "--help"], marks=pytest.mark.slow), ["data", "data=digits"]]
 )
 def test_what_nobody_reads_is_no_error(tmp_path, words):
     reading, writing = os.pipe()
@@ -75,6 +75,7 @@ def test_a_result_that_could_not_be_printed_is_an_error(tmp_path):
 
 
 @linux
+@pytest.mark.figures
 def test_a_folder_and_a_file_that_are_not_utf8_are_read_and_written(command, capsys):
     assert command(*QUICK, "hydra.run.dir=run").code == 0
     folder = Path(NOT_UTF8)

@@ -2,7 +2,7 @@
 
 1,797 handwritten digits of 8x8 pixels and 17 grey levels, by E. Alpaydin and C. Kaynak, "Optical Recognition of
 Handwritten Digits", UCI Machine Learning Repository, 1998, https://doi.org/10.24432/C50P49, licensed under CC BY 4.0
-(https://creativecommons.org/licenses/by/4.0/). `digits.npz` holds the repository's test part as scikit-learn's
+(https://creativecommons.org/licenses/by/4.0/). `digits.npz` holds the repository's test set as scikit-learn's
 `load_digits` returns it, unchanged: `images` uint8 [1797, 8, 8] (0 to 16) and `labels` uint8 [1797]. They are enlarged
 and turned into RGB below.
 """

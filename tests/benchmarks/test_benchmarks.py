@@ -28,7 +28,7 @@ def results(tmp_path, monkeypatch):
     ("benchmark", "arguments", "rows"),
     [
         (pipeline, ["flip_crop_cutout", "--images", "64"], 1),
-        (overhead, ["cnn_relu", "--steps", "2"], 1),
+        pytest.param(overhead, ["cnn_relu", "--steps", "2"], 1, marks=pytest.mark.slow),
         (recipes, ["cnn_relu", "lenet3_augmented", "--seconds", "0.02"], 2),
         (
             time_to_accuracy,

@@ -28,7 +28,7 @@ REFUSED = {
     "SpikeDetection": "callbacks.finite_loss",
     "StochasticWeightAveraging": "use ema_decay=0.999",
 }
-FAST = {"GradientAccumulationScheduler", "StochasticWeightAveraging", "EarlyStopping"}
+FAST = {"GradientAccumulationScheduler", "StochasticWeightAveraging"}
 
 
 class HalvesGradients(callbacks.ModelCheckpoint):

@@ -48,7 +48,7 @@ def test_every_kind_of_training_goes_on_as_if_never_stopped(tmp_path, whole, kin
     assert_same_run(train(tmp_path, ckpt_path=last, **KINDS[kind]), whole(kind))
 
 
-@pytest.mark.parametrize("kind", ["average", "plateau and early stopping"])
+@pytest.mark.parametrize("kind", ["average", pytest.param("plateau and early stopping", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("moment", MOMENTS)
 def test_a_run_stopped_at_any_moment_goes_on_as_if_never_stopped(tmp_path, whole, kind, moment):
     last = stopped(tmp_path, at=MOMENTS[moment], **KINDS[kind])

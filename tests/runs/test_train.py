@@ -18,6 +18,7 @@ KEYS = {
 }  # fmt: skip
 
 
+@pytest.mark.figures
 def test_a_run_leaves_its_record_and_curves_in_its_folder(command):
     outcome = command(*QUICK, "trainer.max_epochs=3", "seed=3")
     assert outcome.code == 0, outcome.err
@@ -143,7 +144,7 @@ def test_a_checkpoint_holds_plain_types_and_all_that_is_needed(command):
     assert len(ours["mean"]) == len(ours["std"]) == 3
 
 
-@pytest.mark.parametrize("debug", ["fast", "limit", "profiler"])
+@pytest.mark.parametrize("debug", ["fast", "limit", pytest.param("profiler", marks=pytest.mark.slow)])
 def test_every_debug_choice_runs(command, debug):
     outcome = command(*QUICK, f"debug={debug}", "data.batch_size=32")
     assert outcome.code == 0, outcome.err

@@ -14,7 +14,10 @@ QUICK = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("loss", choices("loss"))
+LOSSES = [pytest.param(n, marks=() if n in ("ldam", "focal") else pytest.mark.slow) for n in choices("loss")]
+
+
+@pytest.mark.parametrize("loss", LOSSES)
 def test_it_trains_and_resumes_as_if_never_stopped(command, loss):
     typed = [*QUICK, "augmentation=none", f"loss={loss}"]
     assert command(*typed, "trainer.max_epochs=3", "hydra.run.dir=whole").code == 0

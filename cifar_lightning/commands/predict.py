@@ -81,7 +81,7 @@ def run(given: Given) -> int:
         save_figure(predictions.prediction_grid(images, names, answer.top(1), labels), figure)
         most = predictions.MOST_IMAGES
         some = f" (the first {most} of {len(names):,})" if len(names) > most else ""
-        say(f"images with their answers{some}: {figure}")
+        say(f"images with predictions{some}: {figure}")
         if out:
             say(f"probabilities of all classes: {out}")
     if problems:

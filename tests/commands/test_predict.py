@@ -38,7 +38,7 @@ def predicted(tmp_path, monkeypatch, capsys):
 
 def table(out):
     """The cells of a printed table, row by row."""
-    lines = [line for line in out.partition("images with their answers")[0].splitlines() if line.strip()]
+    lines = [line for line in out.partition("images with predictions")[0].splitlines() if line.strip()]
     return [[cell.strip() for cell in line.split("  ") if cell.strip()] for line in lines]
 
 
@@ -171,7 +171,7 @@ def test_a_persons_own_images_are_drawn_under_their_names_whatever_these_are(pre
     assert outcome.code == 0, outcome.err
     assert outcome.err == ""
     assert not [warning for warning in recwarn if "Glyph" in str(warning.message)]
-    assert "images with their answers: new/answers.png" in outcome.out
+    assert "images with predictions: new/answers.png" in outcome.out
     assert (tmp_path / "new" / "answers.png").is_file()
     names = [text.get_text() for text in drawn[0].axes[0].texts][:-1:2]
     assert names == ["$\\frac.png", "a?b.png", "a_name_t…nger.png", "数字.png"]

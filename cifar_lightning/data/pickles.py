@@ -84,7 +84,7 @@ class _DType:
     def __init__(self, code: bytes | str, *_: Any) -> None:
         code = code.decode() if isinstance(code, bytes) else code
         if not re.fullmatch(r"[biu][1248]", code):
-            raise pickle.UnpicklingError(f"holds an array of type {printable(code)[:60]}: refused")
+            raise pickle.UnpicklingError(f"holds an array of type {ascii(code)[1:-1][:60]}: refused")
         self.value = np.dtype(code)
 
     def __setstate__(self, state: tuple[Any, ...]) -> None:

@@ -145,7 +145,7 @@ def test_no_process_outlives_the_command(tmp_path, how):
 def test_a_mistake_that_only_the_processes_find_is_one_line(tmp_path):
     for mistake, message in (
         ("trainer.sync_batchnorm=true", "trainer.sync_batchnorm=true: PyTorch synchronises batch norm on GPUs only"),
-        ("data.batch_size=1000", "data.batch_size=1000 on each of 2 processes is more than the training part has"),
+        ("data.batch_size=1000", "data.batch_size=1000 on each of 2 processes is more than the 1,149 images"),
     ):
         code, _, err = run(tmp_path, *SHORT, "trainer=ddp_sim", mistake)
         assert code == 1

@@ -44,7 +44,7 @@ def run(given: Given) -> int:
         show_checksums,
         show_classes,
         show_repeats,
-        splits,
+        split_of,
     )
     from cifar_lightning.data.datamodule import ImageDataModule
 
@@ -53,7 +53,7 @@ def run(given: Given) -> int:
     show_checksums(data)
     show_classes(data)
     show_channels(data)
-    show_repeats(repeats({name: split.images.numpy() for name, split in splits(data).items() if len(split)}))
+    show_repeats(repeats({name: split.images.numpy() for name, split in split_of(data).items() if len(split)}))
     leaked = shared_indices(data)
     if leaked:
         raise UserError(f"the split leaks: {leaked:,} images are in training and in validation")

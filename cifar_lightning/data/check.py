@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 SPLITS = ("training", "validation", "test")
 
 
-def splits(data: "ImageDataModule") -> dict[str, Any]:
+def split_of(data: "ImageDataModule") -> dict[str, Any]:
     return dict(zip(SPLITS, (data.train, data.val, data.test), strict=True))
 
 
@@ -72,7 +72,7 @@ def show_classes(data: "ImageDataModule") -> None:
 
     counts = {
         name: np.bincount(split.labels.numpy(), minlength=len(data.class_names)).tolist()
-        for name, split in splits(data).items()
+        for name, split in split_of(data).items()
     }
     say(f"\n  {'class':14}" + "".join(f"{split:>12}" for split in SPLITS))
     for i, name in enumerate(data.class_names):

@@ -100,7 +100,7 @@ def md5(content: bytes) -> str:
 
 
 def not_official(official: Official, path: Path, size: int) -> str:
-    expected = official.files[path.name].size or 0
+    expected = official.files[path.name].size
     fault = f"is cut short ({size:,} of {expected:,} bytes)" if size < expected else "differs from the official file"
     return (
         f"{path} {fault}. Delete the folder {path.parent} and run again to download it, give another one with "

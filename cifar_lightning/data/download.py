@@ -95,7 +95,7 @@ def _check_found(official: Official, archive: Path, verify: bool) -> None:
         log.warning("data.verify=false: %s is not the official archive (MD5 %s)", archive, found.md5)
         return
     fault = f"is not the official archive (MD5 {found.md5} instead of {expected.md5})"
-    if (found.size or 0) < (expected.size or 0):
+    if found.size < expected.size:
         fault = f"is cut short, or not the official archive ({found.size:,} of {expected.size:,} bytes)"
     raise UserError(
         f"{archive} {fault}. Delete it and run again to download it, give another folder with data.root=..., "
@@ -133,7 +133,7 @@ def _download(official: Official, archive: Path, servers: Sequence[str], faults:
     """Try the servers in turn; each continues where the one before stopped. Slow ones come last, the fastest first."""
     partial = archive.with_name(f"{archive.name}.part")
     needed, free = (
-        SPACE * (official.archive_checksum.size or 0) - _size(partial),
+        SPACE * official.archive_checksum.size - _size(partial),
         shutil.disk_usage(partial.parent).free,
     )
     if free < needed:
@@ -167,7 +167,7 @@ def _fetch(official: Official, url: str, partial: Path, verify: bool, patient: b
     for _ in range(ATTEMPTS):
         before = _size(partial)
         try:
-            if not verify or before < (official.archive_checksum.size or 0):
+            if not verify or before < official.archive_checksum.size:
                 _append(official, url, partial, verify, patient)
         except _Failed as error:
             if error.speed is None and _size(partial) > before:  # cut off, but further than before: try again
@@ -182,7 +182,7 @@ def _fetch(official: Official, url: str, partial: Path, verify: bool, patient: b
 
 
 def _append(official: Official, url: str, partial: Path, verify: bool, patient: bool) -> None:
-    start, largest = _size(partial), official.archive_checksum.size or 0
+    start, largest = _size(partial), official.archive_checksum.size
     with _open(url, start) as response:
         total = _announced(response, start)
         if response.status != http.client.PARTIAL_CONTENT:

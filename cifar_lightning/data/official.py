@@ -10,7 +10,7 @@ from cifar_lightning.errors import regular
 
 
 class Checksum(NamedTuple):
-    size: int | None  # bytes; None where the authors' is not known
+    size: int  # bytes; 0 where the authors' is not known
     md5: str
 
 
@@ -72,9 +72,9 @@ CIFAR100 = Official(
     archive_checksum=Checksum(169_001_437, "eb9058c3a382ffc7106e4002c42a8d85"),
     folder="cifar-100-python",
     files={
-        "train": Checksum(None, "16019d7e3df5f24257cddd939b257f8d"),
-        "test": Checksum(None, "f0ef6b0ae62326f3e7ffdfab6717acfc"),
-        "meta": Checksum(None, "7973b15100ade9c7d40fb424638fde48"),
+        "train": Checksum(0, "16019d7e3df5f24257cddd939b257f8d"),
+        "test": Checksum(0, "f0ef6b0ae62326f3e7ffdfab6717acfc"),
+        "meta": Checksum(0, "7973b15100ade9c7d40fb424638fde48"),
     },
     urls=("https://www.cs.toronto.edu/~kriz/cifar-100-python.tar.gz",),
 )

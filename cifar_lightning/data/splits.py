@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cifar_lightning.data.arrays import LabeledImages, Source
+from cifar_lightning.data.arrays import Source
 from cifar_lightning.data.download import find_or_download
 from cifar_lightning.data.loader import Split
 from cifar_lightning.data.sets import SETS
@@ -81,11 +81,12 @@ def _read(source: Source) -> Splits:
     kept, given = source.variants.apply(labels[train], len(arrays.class_names), flips)
     varied = len(kept) < len(train) or not np.array_equal(given, labels[train])
     train = train[kept]
+    images = arrays.train.images  # all of them are in their own order, and need no copy
     with torch.inference_mode(False):  # ordinary tensors, whose version counts writes
         return Splits(
-            train=Split(_split(arrays.train, train if len(val) or varied else None).images, torch.from_numpy(given)),
-            val=_split(arrays.train, val),
-            test=_split(arrays.test),
+            train=_split(images if len(train) == len(labels) else images[train], given),
+            val=_split(images[val], labels[val]),
+            test=_split(arrays.test.images, arrays.test.labels),
             train_indices=train,
             val_indices=val,
             class_names=arrays.class_names,
@@ -99,6 +100,5 @@ def _checksum(whole: str, indices: np.ndarray, labels: np.ndarray) -> str:
     return hashlib.sha256(whole.encode() + indices.tobytes() + labels.tobytes()).hexdigest()[:16]
 
 
-def _split(data: LabeledImages, indices: np.ndarray | None = None) -> Split:
-    images, labels = (data.images, data.labels) if indices is None else (data.images[indices], data.labels[indices])
+def _split(images: np.ndarray, labels: np.ndarray) -> Split:
     return Split(torch.from_numpy(images), torch.from_numpy(labels))

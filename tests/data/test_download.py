@@ -10,9 +10,9 @@ import textwrap
 import threading
 from contextlib import contextmanager
 from dataclasses import replace
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
+from helpers.archive_server import ArchiveServer
 from helpers.packing import ARCHIVE, FOLDER, assert_fetched
 
 from cifar_lightning.data import download
@@ -23,61 +23,12 @@ from cifar_lightning.errors import UserError
 PART = f"{ARCHIVE}.part"
 
 
-class Server(ThreadingHTTPServer):
-    """Serves `content` at /cifar-10-python.tar.gz, and keeps the Range header of every request."""
-
-    daemon_threads = True
-
-    def __init__(self, content):
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.content, self.ranges = content, []
-        self.honours_range, self.cut_after, self.stall_after, self.bytes_per_second = True, None, None, None
-        self.stop = threading.Event()
-        threading.Thread(target=self.serve_forever, args=(0.02,), daemon=True).start()
-
-    @property
-    def url(self):
-        return f"http://127.0.0.1:{self.server_port}/{ARCHIVE}"
-
-    def handle_error(self, request, client_address):
-        """A client that hangs up is no news."""
-
-
-class Handler(BaseHTTPRequestHandler):
-    def do_GET(self):
-        server, wanted = self.server, self.headers.get("Range")
-        server.ranges.append(wanted)
-        if server.content is None:
-            self.send_error(503)
-            return
-        start = int(re.fullmatch(r"bytes=(\d+)-", wanted)[1]) if wanted and server.honours_range else 0
-        if start >= len(server.content):
-            self.send_error(416)
-            return
-        self.send_response(206 if start else 200)
-        if start:
-            self.send_header("Content-Range", f"bytes {start}-{len(server.content) - 1}/{len(server.content)}")
-        self.send_header("Content-Length", str(len(server.content) - start))
-        self.end_headers()
-        body = server.content[start:][: server.cut_after]
-        for at in range(0, len(body), 20_000):
-            if server.stall_after is not None and at >= server.stall_after:
-                server.stop.wait(20)
-                return
-            self.wfile.write(body[at : at + 20_000])
-            if server.bytes_per_second:
-                server.stop.wait(20_000 / server.bytes_per_second)
-
-    def log_message(self, *_):
-        pass
-
-
 @pytest.fixture
 def serve():
     servers = []
 
     def start(content, **behaviour):
-        server = Server(content)
+        server = ArchiveServer(content)
         vars(server).update(behaviour)
         servers.append(server)
         return server
@@ -91,9 +42,10 @@ def serve():
 
 def absent():
     """The address of a server that was there a moment ago."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server = ArchiveServer(b"")
+    server.shutdown()
     server.server_close()
-    return f"http://127.0.0.1:{server.server_port}/{ARCHIVE}"
+    return server.url
 
 
 def test_folder_is_taken_before_the_archive_and_the_archive_before_a_download(tmp_path, small, official, packed, serve):

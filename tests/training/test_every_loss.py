@@ -19,15 +19,25 @@ LOSSES = [pytest.param(n, marks=() if n in ("ldam", "focal") else pytest.mark.sl
 
 @pytest.mark.parametrize("loss", LOSSES)
 def test_it_trains_and_resumes_as_if_never_stopped(command, loss):
-    typed = [*QUICK, "augmentation=none", f"loss={loss}"]
+    # LDAM counts classes differently from half of the epochs on, in which the second run is stopped.
+    late = ["loss.reweight_from=0.5"] if loss == "ldam" else []
+    typed = [*QUICK, "augmentation=none", f"loss={loss}", *late]
     assert command(*typed, "trainer.max_epochs=3", "hydra.run.dir=whole").code == 0
     assert json.loads(Path("whole/metrics.json").read_text())["test/acc"] > 0.3
-    # Stopped within its last epoch, where LDAM counts classes differently.
     assert command(*typed, "trainer.max_epochs=3", "trainer.max_steps=50", "hydra.run.dir=two", "test=false").code == 0
     outcome = command("ckpt_path=two", "trainer.max_steps=-1", "test=true")
     assert outcome.code == 0, outcome.err
     weights = [torch.load(f"{run}/checkpoints/last.ckpt", weights_only=True)["state_dict"] for run in ("whole", "two")]
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+
+
+def test_ldam_is_told_when_its_late_epochs_begin(command):
+    for late in ("0.5", "1.0"):
+        typed = [*QUICK, "augmentation=none", "loss=ldam", f"loss.reweight_from={late}", "trainer.max_epochs=2"]
+        assert command(*typed, f"hydra.run.dir={late}").code == 0
+    first, second = (Path(late, "history.csv").read_text().splitlines()[1:] for late in ("0.5", "1.0"))
+    assert first[0].rpartition(",")[0] == second[0].rpartition(",")[0]  # but for the seconds
+    assert first[1].rpartition(",")[0] != second[1].rpartition(",")[0]
 
 
 @pytest.mark.parametrize("loss", choices("loss"))
@@ -37,8 +47,6 @@ def test_it_takes_the_soft_targets_of_mixup(command, loss):
 
 
 def test_a_class_without_images_is_one_line(command):
-    from cifar_lightning.data.datamodule import ImageDataModule  # noqa: F401  (the same data, to be emptied)
-
     Path("mine.py").write_text(
         "from cifar_lightning.data.datamodule import ImageDataModule\n"
         "class Data(ImageDataModule):\n"

@@ -74,9 +74,10 @@ class LastCheckpoint(ModelCheckpoint):
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         super().on_train_start(trainer, pl_module)
         self._next = time.monotonic() + self._seconds
-        for callback in trainer.callbacks:  # type: ignore[attr-defined]
-            if isinstance(callback, EarlyStopping) and callback.stopped_epoch:  # it had stopped already
-                trainer.should_stop = True
+        stopping = [callback for callback in trainer.callbacks if isinstance(callback, EarlyStopping)]  # type: ignore[attr-defined]
+        # Of Lightning's own only `stopped_epoch` is known: 0 also where it stopped in the first epoch.
+        if any(getattr(callback, "stops", callback.stopped_epoch > 0) for callback in stopping):
+            trainer.should_stop = True  # as it was when the checkpoint was written
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int

@@ -18,7 +18,7 @@ from cifar_lightning.training import lightning_internals, resuming
 from cifar_lightning.training.losses import CrossEntropy, loss_and_mean
 from cifar_lightning.training.memory_format import memory_format
 from cifar_lightning.training.metrics import Sums, check_outputs, test_metrics
-from cifar_lightning.training.plateau import check_validation, step_plateaus
+from cifar_lightning.training.plateau import check_validation, never_stepped, step_plateaus
 from cifar_lightning.training.tta import TTA, averaged_logits
 from cifar_lightning.training.uneven import accumulation_weight, gathered_rows, process_weight
 
@@ -186,6 +186,10 @@ class ImageClassifier(L.LightningModule):
         if self.val_means and "val/loss" not in self.trainer.callback_metrics:  # resumed after the validation
             self.log_dict(self.val_means, logger=False)
         for event in step_plateaus(self.trainer):
+            self.announce(event)
+
+    def on_train_end(self) -> None:
+        for event in never_stepped(self.trainer):
             self.announce(event)
 
     def _write(self, metrics: Mapping[str, Tensor], step: int) -> None:

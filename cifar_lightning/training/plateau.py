@@ -20,6 +20,13 @@ def check_validation(trainer: L.Trainer, monitor: str) -> None:
         )
 
 
+def never_stepped(trainer: L.Trainer) -> Iterator[str]:
+    """A line for each plateau schedule whose metric was never measured."""
+    for config in trainer.lr_scheduler_configs:
+        if isinstance(config.scheduler, ReduceLROnPlateau) and config.scheduler.last_epoch == 0:
+            yield f"scheduler=plateau had no {config.monitor} to check: training ended before it was measured"
+
+
 def step_plateaus(trainer: L.Trainer) -> Iterator[str]:
     """Step each plateau schedule whose metric was logged; yields a line for each lowered learning rate."""
     epochs = trainer.current_epoch + 1

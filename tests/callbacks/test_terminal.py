@@ -79,6 +79,16 @@ def test_what_changes_the_course_of_training_is_said_and_kept(command):
     assert all(event in log for event in events)
 
 
+def test_a_stop_in_the_first_epoch_holds_when_the_run_is_resumed(command):
+    stop = ["callbacks=early_stopping", "+callbacks.early_stopping.stopping_threshold=99"]
+    assert command(*RUN, *stop, "scheduler=none", "hydra.run.dir=run").code == 0
+    outcome = command("ckpt_path=run", "trainer.max_epochs=4")
+    assert outcome.code == 0, outcome.err
+    metrics = json.loads(Path("run/metrics.json").read_text())
+    assert metrics["epochs"] == 1
+    assert metrics["events"][-1].startswith("after epoch 1: stopped early, as stopping threshold reached: val/loss = ")
+
+
 def test_a_run_says_where_it_is_once_and_what_can_be_typed_next(command):
     out = command(*RUN, "trainer.max_epochs=1", "logger=none", "seed=3", "hydra.run.dir=run").out
     assert out.count("in run:") == 1

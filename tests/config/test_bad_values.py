@@ -14,6 +14,7 @@ from omegaconf import OmegaConf
 from cifar_lightning.config.checks import check_values
 from cifar_lightning.config.compose import compose, conf_dir, parse_overrides
 from cifar_lightning.errors import UserError
+from cifar_lightning.runs import train
 
 pytestmark = pytest.mark.timeout(100)  # a hang fails here, not at the suite's limit
 
@@ -186,10 +187,9 @@ def no_network(*_: Any, **__: Any) -> None:
     raise OSError("no network in tests")
 
 
-def test_a_module_that_is_no_command_says_so(tmp_path):
-    done = subprocess.run(
-        [sys.executable, "-m", "cifar_lightning.runs.train"], cwd=tmp_path, capture_output=True, text=True
-    )
+@pytest.mark.parametrize("typed", [["-m", "cifar_lightning.runs.train"], [train.__file__]])
+def test_a_module_that_is_no_command_says_so(tmp_path, typed):
+    done = subprocess.run([sys.executable, *typed], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 1
     assert done.stderr.startswith("error: cifar_lightning.runs.train is no command; python -m cifar_lightning --help")
     assert done.stderr.count("\n") == 1

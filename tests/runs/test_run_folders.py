@@ -149,6 +149,7 @@ def test_what_waits_for_a_validation_can_be_stopped_before_the_first(command, ke
     outcome = command(*[word for word in QUICK if not word.startswith("scheduler")], key, "trainer.max_steps=2")
     assert outcome.code == 0, outcome.err
     assert outcome.err == ""
+    assert "had no val/loss to check: training ended before it was measured" in outcome.out
 
 
 def test_another_length_of_the_schedule_is_said(command, run):

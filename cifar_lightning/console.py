@@ -6,10 +6,13 @@ import logging
 import os
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, ClassVar, TextIO
 
 from cifar_lightning.errors import UserError, printable
+
+log = logging.getLogger(__name__)
 
 # Warnings of Lightning about what is intended, or what no user can change.
 CHATTER = (
@@ -39,6 +42,35 @@ class LastingOutput(io.FileIO):
         except OSError as error:
             LastingOutput.fault = LastingOutput.fault or error
             return len(data)
+
+
+@contextmanager
+def progress(
+    title: str, total: int | None, whole: str, *columns: Any, start: int = 0
+) -> Iterator[Callable[[int], None]]:
+    """Show a bar with these columns of Rich on a terminal, else log every tenth of the `whole`.
+
+    Yields a function to call with how much is done.
+    """
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    console = Console(stderr=True)
+    if console.is_terminal:
+        every = (TextColumn("{task.description}"), BarColumn(), *columns, TimeRemainingColumn())
+        with Progress(*every, console=console, transient=True) as bar:
+            task = bar.add_task(title, total=total, completed=start)
+            yield lambda done: bar.update(task, completed=done)
+        return
+    tenth = 10 * start // total if total else 0
+
+    def update(done: int) -> None:
+        nonlocal tenth
+        if total and 10 * done // total > tenth:
+            tenth = 10 * done // total
+            log.info("%d %% of %s", 10 * tenth, whole)
+
+    yield update
 
 
 def open_streams() -> None:

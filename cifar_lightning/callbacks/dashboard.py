@@ -40,7 +40,7 @@ class Dashboard(Callback):
         images, labels = datamodule.augmented_examples(self.examples)
         captions = [datamodule.class_names[label] for label in most_likely(labels).tolist()]
         for writer in writers:
-            tensorboard.add_layout(writer)
+            tensorboard.add_layout(writer, wrong_labels=getattr(datamodule, "true_labels", None) is not None)
             tensorboard.add_image_grid(writer, "augmented training images", images.numpy(), captions)
             example = pl_module.example_input_array
             # A sharded network must run in all processes at once.

@@ -9,7 +9,7 @@ from typing import Any
 import lightning as L
 from lightning.pytorch.callbacks import Checkpoint
 
-from cifar_lightning.config.monitors import METRICS
+from cifar_lightning.config.monitors import METRICS, NOISE_METRICS
 from cifar_lightning.reporting.files import write_csv
 
 log = logging.getLogger(__name__)
@@ -117,6 +117,7 @@ class History(Checkpoint):
         metrics = trainer.callback_metrics
         row: dict[str, Any] = {"epoch": trainer.current_epoch + 1, "step": trainer.global_step}
         row |= {name: float(metrics[name]) if name in metrics else None for name in METRICS}
+        row |= {name: float(metrics[name]) for name in NOISE_METRICS if name in metrics}
         row["lr"] = trainer.optimizers[0].param_groups[0]["lr"]
         row["seconds"] = round(self.seconds, 3)
         self.rows.append(row)
@@ -144,8 +145,9 @@ class History(Checkpoint):
             known = [] if loss is None else [f"{loss:.4f}"]
             known += [] if accuracy is None else [f"{accuracy:.2%}"]
             parts += [" ".join([stage, *known])] if known else []
+        noise = [f"of wrong labels {row['train/memorized']:.2%} learnt"] if "train/memorized" in row else []
         speed = [f"{self.images_per_second:,.0f} images/s"] if self.images_per_second else []
-        return "  ".join([*parts, f"lr {row['lr']:.3g}", *speed])
+        return "  ".join([*parts, *noise, f"lr {row['lr']:.3g}", *speed])
 
     def _advance(self, *, training: bool) -> None:
         now = time.perf_counter()

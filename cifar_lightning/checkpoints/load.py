@@ -7,6 +7,7 @@ import itertools
 import math
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -17,17 +18,19 @@ from torch.nn.modules.module import register_module_module_registration_hook
 from cifar_lightning.checkpoints.read import read_checkpoint
 from cifar_lightning.checkpoints.trust import admitted, check_section
 from cifar_lightning.config.compose import instantiate
+from cifar_lightning.data.arrays import Source
 from cifar_lightning.data.datamodule import ImageDataModule
 from cifar_lightning.data.own import adopted
 from cifar_lightning.data.sets import SETS
+from cifar_lightning.data.variants import Variants
 from cifar_lightning.errors import UserError
 from cifar_lightning.training.classifier import ImageClassifier
 
 MAX_CLASSES = 1_000
 # The keys that determine the images of a split; the others are about training batches.
 DATA_KEYS = (
-    "name", "source", "root", "verify", "val_size", "split_seed", "folds", "fold", "labels", "train_size", "imbalance",
-    "imbalance_type", "label_noise", "label_noise_type", "variant_seed", "eval_batch_size", "normalize",
+    *(field.name for source in (Source, Variants) for field in fields(source) if field.name != "variants"),
+    "eval_batch_size", "normalize",
 )  # fmt: skip
 
 
@@ -94,6 +97,8 @@ def load_data(
     if not str(config["data"].get("_target_", "cifar_lightning.")).startswith("cifar_lightning."):
         return adopted(instantiate(admitted(config["data"], trusted)))
     settings = {key: value for key, value in config["data"].items() if key in DATA_KEYS}
+    if settings.get("labels_file") and not Path(str(settings["labels_file"])).is_file():  # for training only
+        settings["labels_file"] = None
     check_section("data", settings)
     # If found nowhere, the data is downloaded, but not to a folder that the file names.
     settings["root"] = root or find_root(config, checkpoint) or os.environ.get("CIFAR10_ROOT", "data")
@@ -114,7 +119,7 @@ def find_root(config: Mapping[str, Any], checkpoint: Path | None = None) -> str 
     above = checkpoint.absolute().parents if checkpoint else ()
     places = [saved, *(folder / saved for folder in above), Path(os.environ.get("CIFAR10_ROOT", saved))]
     known = SETS.get(str(config["data"].get("name")))
-    files = (known.official.folder, known.official.archive) if known and known.official else ()
+    files = (known.official.folder, known.official.archive) if known and known.official else ("",)
     return next((str(place) for place in places if any((place / file).exists() for file in files)), None)
 
 

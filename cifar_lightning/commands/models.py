@@ -8,12 +8,11 @@ from typing import Any
 from cifar_lightning.commands.parser import Command, Given, Key
 from cifar_lightning.config.compose import compose, conf_dir, instantiate, plain
 from cifar_lightning.config.hints import choices
-from cifar_lightning.data.sets import SETS
 from cifar_lightning.errors import UserError, nearest
 from cifar_lightning.models.torchvision_families import NAMES, family_of
 from cifar_lightning.reporting.tables import Row, number, rich_table
 
-PIXELS = SETS["cifar10"].image_shape[-1]
+PIXELS = 32  # of the images for which sizes and operations are counted
 COMMAND = Command(
     "models",
     "List every model (model=NAME) with its parameters and the multiply-adds of one 32 px image.\n"

@@ -22,6 +22,7 @@ from cifar_lightning.config.monitors import (
 )
 from cifar_lightning.config.rules import RULES
 from cifar_lightning.config.signatures import parameter_choices
+from cifar_lightning.data.sets import SETS
 from cifar_lightning.errors import UserError, first_line, nearest
 from cifar_lightning.models.torchvision_families import NAMES
 
@@ -74,6 +75,8 @@ def check_targets(config: DictConfig) -> None:
         group = key.partition(".")[0]
         if OmegaConf.select(config, group) is None or OmegaConf.select(config, key) is None:
             raise UserError(f"{key} is missing: choose another {group}{nearest('', choices(group))}")
+    if OmegaConf.is_missing(config.data, "root"):
+        raise UserError(f"data.root is missing: say where the images of data={config.data.name} are, data.root=…")
     if config.trainer is None:
         raise UserError(f"trainer is missing{nearest('', choices('trainer'))}")
     if "lr" not in config.optimizer and str(config.optimizer._target_).startswith(("cifar_lightning.", "torch.")):
@@ -257,6 +260,9 @@ def same_kind(before: Any, after: Any) -> bool:
 
 def check_split(config: DictConfig) -> None:
     data, total = config.data, training_images(config)
+    sizes = SETS[data.name].image_sizes if data.get("name") in SETS else ()
+    if sizes and data.get("image_size") is not None:
+        check_choice("data.image_size", data.image_size, sizes)
     if total is None:
         return
     val = validation_images(config, total)

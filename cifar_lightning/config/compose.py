@@ -23,7 +23,8 @@ from omegaconf import DictConfig, OmegaConf
 from cifar_lightning.config.keys import decides
 from cifar_lightning.errors import UserError, first_line
 
-PATHS = r"ckpt_path|data\.root|paths\.\w+|hydra\.run\.dir|hydra\.sweep\.dir"  # keys whose values are paths
+# Keys whose values are paths.
+PATHS = r"ckpt_path|data\.root|data\.labels_file|paths\.\w+|hydra\.run\.dir|hydra\.sweep\.dir"
 
 
 def conf_dir() -> Path:

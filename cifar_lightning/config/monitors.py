@@ -5,10 +5,11 @@ from collections.abc import Iterator
 
 from omegaconf import DictConfig, OmegaConf
 
-from cifar_lightning.data.sets import SETS
+from cifar_lightning.data.sets import SETS, VAL_SHARE
 from cifar_lightning.errors import UserError
 
 METRICS = ("train/loss", "train/acc", "val/loss", "val/acc")  # logged by ImageClassifier during training
+NOISE_METRICS = ("train/acc_clean", "train/acc_flipped", "train/memorized")  # and by WrongLabels, where some are
 
 
 def check_monitors(config: DictConfig) -> None:
@@ -84,7 +85,7 @@ def is_own(config: DictConfig) -> bool:
 def validation_images(config: DictConfig, total: int) -> int:
     if folds := config.data.get("folds"):
         return total // folds
-    size = config.data.val_size
+    size = VAL_SHARE if config.data.val_size is None else config.data.val_size
     return size if isinstance(size, int) else round(size * total)
 
 

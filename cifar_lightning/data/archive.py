@@ -19,6 +19,16 @@ DAMAGED = (
 )  # fmt: skip
 
 
+def folder_in(archive: Path) -> str:
+    """The folder that the first member of an archive is in; empty for a damaged one."""
+    try:
+        with _BoundedGzip(archive) as stream, tarfile.open(fileobj=stream, mode="r:") as tar:
+            first = tar.next()
+            return first.name.partition("/")[0] if first else ""
+    except (*DAMAGED, OSError):
+        return ""
+
+
 def unpack(official: Official, archive: Path, folder: Path) -> None:
     """Unpack the official files beside `folder`, then move them there in one step; other members are ignored.
 

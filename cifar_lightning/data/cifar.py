@@ -39,6 +39,10 @@ LAYOUTS = {
 }
 
 
+def files(source: Source, official: Official) -> list[Path]:
+    return sorted(find_or_download(official, source.root, source.verify).iterdir())
+
+
 def read(source: Source, official: Official) -> Arrays:
     """All images and labels: from the folder under the root, else from the archive there, else downloaded."""
     layout = LAYOUTS.get(f"{source.name} coarse" if source.labels == "coarse" else source.name)

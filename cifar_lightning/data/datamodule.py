@@ -22,7 +22,8 @@ class ImageDataModule(L.LightningDataModule):
     """Batches of (images uint8 [B, C, H, W], labels int64 [B]); ImageClassifier normalizes them.
 
     After `setup`: `train`, `val`, `test` (`Split`s of uint8 tensors), `train_indices` and `val_indices` (into the
-    official training set), `class_names`, `image_shape`, `mean`, `std`, `checksum`.
+    official training set), `true_labels` (int64 [N] where some of `train`'s are known to be wrong, else None),
+    `class_names`, `image_shape`, `mean`, `std`, `checksum`.
     Without a Trainer: one process, CPU, epoch 0.
     """
 
@@ -35,11 +36,17 @@ class ImageDataModule(L.LightningDataModule):
         source: Literal["pickle", "torchvision"] = "pickle",
         root: str | Path = "data",
         verify: bool = True,
-        val_size: int | float = 10_000,
+        val_size: int | float | None = 10_000,
         split_seed: int = 42,
         folds: int | None = None,
         fold: int = 0,
         labels: Literal["fine", "coarse"] = "fine",
+        image_size: int | None = None,
+        channels: Literal[1, 3] | None = None,
+        fit: Literal["crop", "squash"] = "crop",
+        unreadable: Literal["refuse", "leave_out"] = "refuse",
+        labels_file: str | Path | None = None,
+        labels_key: str | None = None,
         train_size: int | float | None = None,
         imbalance: float | None = None,
         imbalance_type: Imbalance = "exp",
@@ -61,7 +68,24 @@ class ImageDataModule(L.LightningDataModule):
         if name not in SETS:
             raise UserError(f"data.name={name} must be one of {', '.join(SETS)}")
         variants = Variants(train_size, imbalance, imbalance_type, label_noise, label_noise_type, variant_seed)
-        self._source = Source(name, source, Path(root), verify, val_size, split_seed, labels, folds, fold, variants)
+        self._source = Source(
+            name,
+            source,
+            Path(root),
+            verify,
+            val_size,
+            split_seed,
+            labels=labels,
+            image_size=image_size,
+            channels=channels,
+            fit=fit,
+            unreadable=unreadable,
+            folds=folds,
+            fold=fold,
+            labels_file=Path(labels_file).expanduser() if labels_file else None,
+            labels_key=labels_key,
+            variants=variants,
+        )
         self.name, self.root, self.normalize = name, Path(root), normalize
         self.batch_size, self.eval_batch_size, self.drop_last = batch_size, eval_batch_size, drop_last
         self.pipeline, self.seed = pipeline, seed
@@ -86,9 +110,13 @@ class ImageDataModule(L.LightningDataModule):
         check_batch_size(self.batch_size, len(splits.train_indices), self._world_size)
         self.val, self.test, self.train = splits.val, splits.test, splits.train
         self.train_indices, self.val_indices = splits.train_indices, splits.val_indices
-        self.class_names, self.checksum = splits.class_names, splits.checksum
+        self.true_labels, self.class_names, self.checksum = splits.true_labels, splits.class_names, splits.checksum
         self.image_shape = tuple(self.train.images.shape[1:])
         self.mean, self.std = normalization(self.normalize, self.train.images, SETS[self.name].channel)
+
+    def files(self) -> list[Path]:
+        """The files that the images are read from."""
+        return SETS[self.name].module().files(self._source, SETS[self.name].official)
 
     @property
     def has_validation(self) -> bool:

@@ -17,13 +17,20 @@ from cifar_lightning.data.stratified_split import stratified_split
 N_TEST = 360
 
 
+FILE = Path(__file__).with_name("digits.npz")
+
+
+def files(source: Source, official: None) -> list[Path]:
+    return [FILE]
+
+
 def read(source: Source, official: None) -> Arrays:
     return load_digits()
 
 
 def load_digits() -> Arrays:
     """1,437 training and 360 test images, always the same ones, in the shape of CIFAR-10's."""
-    with np.load(Path(__file__).with_name("digits.npz"), allow_pickle=False) as file:
+    with np.load(FILE, allow_pickle=False) as file:
         images, labels = enlarge(file["images"]), file["labels"].astype(np.int64)
     train, test = stratified_split(labels, N_TEST, seed=42)
     return Arrays.of(

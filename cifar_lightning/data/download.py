@@ -12,17 +12,17 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from filelock import FileLock, Timeout
-from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+from rich.progress import DownloadColumn, TransferSpeedColumn
 
-from cifar_lightning.data.archive import unpack
-from cifar_lightning.data.official import Official, checksum
+from cifar_lightning.console import progress
+from cifar_lightning.data.archive import folder_in, unpack
+from cifar_lightning.data.official import Official, checksum, known_as, mistaken
 from cifar_lightning.errors import UserError, regular
 
 CONNECT_SECONDS = 5.0  # for all servers together, so that a missing network is soon reported
@@ -50,6 +50,9 @@ def find_or_download(official: Official, root: Path, verify: bool = True, urls: 
             return folder
         if folder.exists():
             raise UserError(f"{folder} is not a folder. Delete it, or give another folder with data.root=...")
+        # Nobody wants 170 MB among their photos, or within another data set's folder.
+        if not archive.exists() and (is_else := mistaken(official, root)) and is_else.startswith(f"{root} "):
+            raise UserError(is_else)
         faults: dict[str, str] = {}
         servers = _reachable(official.urls if urls is None else urls, faults) if not regular(archive).is_file() else []
         if not servers and not archive.is_file():
@@ -91,6 +94,8 @@ def _check_found(official: Official, archive: Path, verify: bool) -> None:
     found, expected = checksum(archive), official.archive_checksum
     if found == expected:
         return
+    if what := known_as(folder_in(archive), official):
+        raise UserError(f"{archive} is {what}")
     if not verify:
         log.warning("data.verify=false: %s is not the official archive (MD5 %s)", archive, found.md5)
         return
@@ -190,7 +195,11 @@ def _append(official: Official, url: str, partial: Path, verify: bool, patient: 
         if verify and total not in (None, largest):
             raise _Failed(f"sends another file ({total:,} bytes)")
         title = f"{official.title} from {urlsplit(url).netloc}"
-        with partial.open("ab" if start else "wb") as file, _progress(title, start, total) as update:
+        log.info("%s %s", f"Resuming after {start:,} bytes:" if start else "Downloading", title)
+        shown = progress(
+            title, total, f"{(total or 0) / 1e6:.0f} MB", DownloadColumn(), TransferSpeedColumn(), start=start
+        )
+        with partial.open("ab" if start else "wb") as file, shown as update:
             done, began = start, time.monotonic()
             while (chunk := _read(response)) and not (verify and done > largest):
                 file.write(chunk)
@@ -236,28 +245,6 @@ def _read(response: http.client.HTTPResponse) -> bytes:
         raise _Failed(_reason(error)) from error
 
 
-@contextmanager
-def _progress(title: str, start: int, total: int | None) -> Iterator[Callable[[int], None]]:
-    """Show a bar on a terminal, or log every tenth; all in bytes."""
-    log.info("%s %s", f"Resuming after {start:,} bytes:" if start else "Downloading", title)
-    console = Console(stderr=True)
-    if console.is_terminal:
-        columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
-        with Progress(*columns, TimeRemainingColumn(), console=console, transient=True) as bar:
-            task = bar.add_task(title, total=total, completed=start)
-            yield lambda done: bar.update(task, completed=done)
-        return
-    tenth = 10 * start // total if total else 0
-
-    def update(done: int) -> None:
-        nonlocal tenth
-        if total and 10 * done // total > tenth:
-            tenth = 10 * done // total
-            log.info("%d %% of %.0f MB", 10 * tenth, total / 1e6)
-
-    yield update
-
-
 class _Failed(Exception):
     """A server failed; the message says how. speed: bytes per second, if it was only too slow."""
 
@@ -280,9 +267,11 @@ def _size(partial: Path) -> int:
 
 
 def _not_found(official: Official, archive: Path, faults: dict[str, str]) -> UserError:
+    is_else = mistaken(official, archive.parent)
+    hint = f" {is_else}." if is_else else ""
     asked = ", ".join(f"{urlsplit(url).netloc or url} ({fault or 'not tried'})" for url, fault in faults.items())
     return UserError(
         f"{official.title} was not found and can't be downloaded. Looked for {archive.with_name(official.folder)} and "
-        f"{archive}; tried {asked or 'no server'}. Either put the archive at {archive}, give its folder with "
+        f"{archive}; tried {asked or 'no server'}.{hint} Either put the archive at {archive}, give its folder with "
         "data.root=..., or train on the bundled digits with data=digits."
     )

@@ -1,9 +1,11 @@
 """Read image files of any size as RGB arrays of the size that a network takes."""
 
 import glob
+import itertools
 import os
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +17,7 @@ from cifar_lightning.errors import UserError, regular
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF")
 SUFFIXES = (".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp", ".dib", ".gif")
 MAX_PIXELS = 100_000_000
+CHUNK = 64  # images that a thread reads in one go
 FITS = ("crop", "squash")
 
 
@@ -34,14 +37,15 @@ def find_images(what: str) -> list[Path]:
     start = Path(what).expanduser()
     # ** in a glob matches folders at any depth.
     named = [start] if start.exists() else sorted(map(Path, glob.glob(str(start), recursive=True)))
-    found = dict.fromkeys(file for path in named for file in (_inside(path) if path.is_dir() else [path]))
+    found = dict.fromkeys(file for path in named for file in (images_in(path) if path.is_dir() else [path]))
     if not found:
         fault = f"no image in this folder ({' '.join(SUFFIXES)})" if start.is_dir() else "no such file"
         raise UserError(f"images={what}: {fault}")
     return list(found)
 
 
-def _inside(folder: Path) -> Iterator[Path]:
+def images_in(folder: Path) -> Iterator[Path]:
+    """The files in and below a folder that are images by their names, sorted; hidden ones are left out."""
     for parent, folders, files in os.walk(folder):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(files):
@@ -54,10 +58,15 @@ def read_image(path: str | Path, size: int, *, fit: str = "crop", background: st
 
     Raises UnreadableImage for a file that is not an image, damaged, or larger than MAX_PIXELS.
     """
-    path = Path(path)
+    with warnings.catch_warnings(action="ignore"):
+        return _read(Path(path), size, fit, background)
+
+
+def _read(path: Path, size: int, fit: str, background: str) -> np.ndarray:
+    """`read_image` for several threads, which must not each switch warnings off and on."""
     try:
         regular(path)
-        with warnings.catch_warnings(action="ignore"), Image.open(path, formats=FORMATS) as image:
+        with Image.open(path, formats=FORMATS) as image:
             if image.width * image.height > MAX_PIXELS:
                 raise Image.DecompressionBombError
             return to_array(ImageOps.exif_transpose(image), size, fit=fit, background=background)
@@ -65,16 +74,37 @@ def read_image(path: str | Path, size: int, *, fit: str = "crop", background: st
         raise UnreadableImage(path, _reason(path, error)) from error
 
 
-def read_images(paths: Sequence[Path], size: int, **keys: str) -> tuple[np.ndarray, list[Path], list[UnreadableImage]]:
-    """The readable images, uint8 [N, 3, size, size], their paths, and the errors of the others."""
-    images, read, unreadable = [], [], []
-    for path in paths:
-        try:
-            images.append(read_image(path, size, **keys))
-            read.append(path)
-        except UnreadableImage as problem:
-            unreadable.append(problem)
-    return np.stack(images) if images else np.empty((0, 3, size, size), np.uint8), read, unreadable
+def read_images(
+    paths: Sequence[Path],
+    size: int,
+    *,
+    fit: str = "crop",
+    background: str = "white",
+    progress: Callable[[int], None] = lambda done: None,
+) -> tuple[np.ndarray, list[Path], list[UnreadableImage]]:
+    """The readable images, uint8 [N, 3, size, size], their paths, and the errors of the others.
+
+    progress: called with the number of files that were read, from time to time.
+    """
+    images = np.empty((len(paths), 3, size, size), np.uint8)
+    unreadable: dict[int, UnreadableImage] = {}
+    done = itertools.count(1)
+
+    def read(first: int) -> None:
+        for i, path in enumerate(paths[first : first + CHUNK], first):
+            try:
+                images[i] = _read(path, size, fit, background)
+            except UnreadableImage as problem:
+                unreadable[i] = problem
+        progress(min(next(done) * CHUNK, len(paths)))
+
+    # Threads, as decoding and resizing release the interpreter's lock.
+    with warnings.catch_warnings(action="ignore"), ThreadPoolExecutor(os.cpu_count()) as pool:
+        list(pool.map(read, range(0, len(paths), CHUNK)))
+    if unreadable:
+        images = np.delete(images, list(unreadable), axis=0)
+    kept = [path for i, path in enumerate(paths) if i not in unreadable]
+    return images, kept, [unreadable[i] for i in sorted(unreadable)]
 
 
 def _reason(path: Path, error: Exception) -> str:

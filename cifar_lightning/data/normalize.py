@@ -5,8 +5,10 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from cifar_lightning.errors import UserError
+
 Normalization = Literal["none", "half", "channel", "imagenet"]
-Channels = tuple[float, float, float]
+Channels = tuple[float, ...]
 
 IMAGENET_MEAN: Channels = (0.485, 0.456, 0.406)
 IMAGENET_STD: Channels = (0.229, 0.224, 0.225)
@@ -18,15 +20,18 @@ def normalization(
     """(mean, standard deviation) of each channel.
 
     none keeps [0, 1], half gives [-1, 1], imagenet is what pretrained weights expect, channel the data set's own,
-    measured on `images`, uint8 [N, 3, H, W], where unknown.
+    measured on `images`, uint8 [N, C, H, W], where unknown.
     """
+    channels = images.shape[1]
     if name == "none":
-        return (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
+        return (0.0,) * channels, (1.0,) * channels
     if name == "half":
-        return (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
+        return (0.5,) * channels, (0.5,) * channels
     if name == "imagenet":
+        if channels != len(IMAGENET_MEAN):
+            raise UserError("data.normalize=imagenet needs colour images: add data.channels=3")
         return IMAGENET_MEAN, IMAGENET_STD
-    return channel or measured(images)
+    return channel if channel and channels == len(channel[0]) else measured(images)
 
 
 def measured(images: Tensor) -> tuple[Channels, Channels]:
@@ -37,4 +42,4 @@ def measured(images: Tensor) -> tuple[Channels, Channels]:
         share = torch.bincount(channel.flatten(), minlength=256).double() / channel.numel()
         mean.append((share @ levels).item())
         std.append((share @ (levels - mean[-1]) ** 2).sqrt().item())
-    return (mean[0], mean[1], mean[2]), (std[0], std[1], std[2])
+    return tuple(mean), tuple(std)

@@ -78,3 +78,45 @@ CIFAR100 = Official(
     },
     urls=("https://www.cs.toronto.edu/~kriz/cifar-100-python.tar.gz",),
 )
+
+# What else people have in the place of the official files: folders and archives by name, and what they are.
+OTHER_VERSIONS = {
+    f"{start}{end}": f"the {version} version of {title}"
+    for title, start in (("CIFAR-10", "cifar-10"), ("CIFAR-100", "cifar-100"))
+    for version, ends in (
+        ("binary", ("-binary.tar.gz", "-batches-bin", "-binary")),
+        ("Matlab", ("-matlab.tar.gz", "-batches-mat", "-matlab")),
+    )
+    for end in ends
+}
+
+
+def known_as(name: str, official: Official) -> str:
+    """What a folder or an archive of this name is, and what to do; empty for the official ones and for other names."""
+    for other in (CIFAR10, CIFAR100):
+        if other is not official and name in (other.folder, other.archive):
+            return f"{other.title}: use data={other.title.lower().replace('-', '')}"
+    other_version = OTHER_VERSIONS.get(name)
+    return f"{other_version}: the Python version is needed, {official.archive}" if other_version else ""
+
+
+def mistaken(official: Official, root: Path) -> str:
+    """What there is at `root` in the place of the official files, and what to do; empty where that is not known."""
+    inside = sorted(root.iterdir()) if root.is_dir() else []
+    for path in (root, *inside):
+        if what := known_as(path.name, official):
+            return f"{path} is {what}"
+    return image_files(root)
+
+
+def image_files(root: Path) -> str:
+    """What a folder of image files is, and what to type; empty for other folders."""
+    if any((root / name).exists() for name in ("trainLabels.csv", "train.7z")):
+        return (
+            f"{root} is Kaggle's version, of PNG files: sort them into train/CLASS/ and use data=folder, or use the "
+            "official archive"
+        )
+    train = root / "train"
+    if train.is_dir() and any(path.is_dir() for path in train.iterdir()):
+        return f"{root} holds images in folders: use data=folder"
+    return ""

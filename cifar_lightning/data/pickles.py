@@ -8,6 +8,7 @@ import math
 import pickle
 import pickletools
 import re
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, ClassVar, NoReturn
@@ -144,18 +145,26 @@ def _check_memo(content: bytes) -> None:
                 raise pickle.UnpicklingError("its memo is larger than the file")
 
 
-def _unpickle(content: bytes, path: Path) -> dict:
+def arrays_in(content: bytes, path: Path) -> dict[str, np.ndarray]:
+    """The integer arrays of a pickled dictionary, by name. Raises UserError, naming `path`, for anything else."""
+    content_of = _unpickle(content, path, _refuse)
+    arrays = {k: v.value for k, v in content_of.items() if isinstance(v, _Array) and v.value is not None}
+    return {key.decode("latin1") if isinstance(key, bytes) else str(key): array for key, array in arrays.items()}
+
+
+def _unpickle(content: bytes, path: Path, reject: Callable[[Path, str], NoReturn] | None = None) -> dict:
+    reject = reject or _reject
     if content[:1] not in (b"\x80", b"") or content[1:2] not in (b"\x02", b"\x03", b"\x04", b"\x05", b""):
-        _reject(path, "is not a CIFAR file (not a pickle of protocol 2 to 5)")
+        reject(path, "is not a pickle of protocol 2 to 5")
     try:
         _check_memo(content)
         value = _ArraysOnly(io.BytesIO(content), encoding="bytes").load()
     except Exception as error:  # nearly anything, for damaged bytes
         if isinstance(error, EOFError) or "truncated" in str(error):
-            _reject(path, f"is cut short (it ends after {len(content):,} bytes)")
-        _reject(path, str(error) if str(error).endswith(": refused") else "is corrupt")
+            reject(path, f"is cut short (it ends after {len(content):,} bytes)")
+        reject(path, str(error) if str(error).endswith(": refused") else "is corrupt")
     if not isinstance(value, dict):
-        _reject(path, "is not a CIFAR file: it does not hold a dictionary")
+        reject(path, "does not hold a dictionary")
     return value
 
 
@@ -164,3 +173,7 @@ def _reject(path: Path, fault: str) -> NoReturn:
         f"{path} {fault}. Delete the folder {path.parent} and run again to download it, "
         "or give another one with data.root=..."
     ) from None
+
+
+def _refuse(path: Path, fault: str) -> NoReturn:
+    raise UserError(f"{path} {fault}") from None

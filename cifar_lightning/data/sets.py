@@ -11,22 +11,23 @@ from typing import Any
 
 from cifar_lightning.data.official import CIFAR10, CIFAR100, Official
 
+VAL_SHARE = 0.2  # for validation with data.val_size=null, where the files set no images apart
+
 
 @dataclass(frozen=True)
 class DataSet:
     """What is known of a data set.
 
-    reader: the module of this package whose `read(source, official)` returns its `Arrays`.
+    reader: the module of this package whose `read(source, official)` returns its `Arrays`, and whose
+    `files(source, official)` are what it reads.
     mean, std: of each channel in [0, 1] over the training images; None where they are measured.
     official: its files, where it has any to be found or downloaded.
     look_alikes: which class is mistaken for which in asymmetric label noise.
     """
 
     reader: str
-    classes: int  # of fine labels, where there are coarse ones
-    image_shape: tuple[int, int, int]  # channels, height, width
-    train_images: int  # before the validation split
-    test_images: int
+    train_images: int | None = None  # before the validation split; None where only the files tell
+    image_sizes: tuple[int, ...] = ()  # the choices of data.image_size, where there are any
     mean: tuple[float, float, float] | None = None
     std: tuple[float, float, float] | None = None
     official: Official | None = None
@@ -44,10 +45,7 @@ class DataSet:
 SETS = {
     "cifar10": DataSet(
         reader="cifar",
-        classes=10,
-        image_shape=(3, 32, 32),
         train_images=50_000,
-        test_images=10_000,
         # The often-copied standard deviations (0.2023, 0.1994, 0.2010) are means of those of single images.
         mean=(0.4914, 0.4822, 0.4465),
         std=(0.2470, 0.2435, 0.2616),
@@ -57,18 +55,18 @@ SETS = {
     ),
     "cifar100": DataSet(
         reader="cifar",
-        classes=100,
-        image_shape=(3, 32, 32),
         train_images=50_000,
-        test_images=10_000,
         mean=(0.5071, 0.4865, 0.4409),
         std=(0.2673, 0.2564, 0.2762),
         official=CIFAR100,
     ),
-    "digits": DataSet(
-        reader="digits", classes=10, image_shape=(3, 32, 32), train_images=1_437, test_images=360
-    ),
-}  # fmt: skip
+    "mnist": DataSet(reader="torchvision_sets", train_images=60_000, image_sizes=(28, 32)),
+    "fashion_mnist": DataSet(reader="torchvision_sets", train_images=60_000, image_sizes=(28, 32)),
+    "svhn": DataSet(reader="torchvision_sets", train_images=73_257),
+    "folder": DataSet(reader="folder", image_sizes=(32, 48, 64, 96)),
+    "npz": DataSet(reader="npz"),
+    "digits": DataSet(reader="digits", train_images=1_437),
+}
 
 
 def fetch(name: str, root: str, verify: bool) -> None:

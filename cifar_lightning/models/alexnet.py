@@ -16,7 +16,7 @@ from cifar_lightning.models.initialization import Init, initialize
 class AlexNet(nn.Module):
     """Five blocks of convolution, batch norm, activation, (dropout, pooling); then one hidden layer.
 
-    Shapes: images [N, 3, H, W] (32 -> 15 -> 7 -> 3 px by the three poolings); logits [N, num_classes].
+    Shapes: images [N, in_channels, H, W] (32 -> 15 -> 7 -> 3 px by the three poolings); logits [N, num_classes].
     """
 
     def __init__(
@@ -25,6 +25,7 @@ class AlexNet(nn.Module):
         activation: Callable[[], nn.Module] = nn.ReLU,
         init: Init = "default",
         num_classes: int = 10,
+        in_channels: int = 3,
         input_size: int = 32,
     ) -> None:
         super().__init__()
@@ -34,12 +35,12 @@ class AlexNet(nn.Module):
         if size < 1:
             raise UserError(f"model=alexnet: nothing is left of a {input_size} px image after three poolings")
 
-        def block(in_channels: int, out_channels: int, *after: nn.Module) -> nn.Sequential:
-            conv = nn.Conv2d(in_channels, out_channels, kernel_size=3, padding=1)
+        def block(width: int, out_channels: int, *after: nn.Module) -> nn.Sequential:
+            conv = nn.Conv2d(width, out_channels, kernel_size=3, padding=1)
             return nn.Sequential(conv, nn.BatchNorm2d(out_channels), activation(), *after)
 
         self.features = nn.Sequential(
-            block(3, 96, nn.MaxPool2d(3, stride=2)),
+            block(in_channels, 96, nn.MaxPool2d(3, stride=2)),
             block(96, 256, nn.MaxPool2d(3, stride=2)),
             block(256, 384, nn.Dropout(0.1)),
             block(384, 384, nn.Dropout(0.3)),

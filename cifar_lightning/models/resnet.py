@@ -19,7 +19,7 @@ class ResNet(nn.Module):
 
     Every stage but the first halves the image.
 
-    Shapes: images [N, 3, H, W]; logits [N, num_classes].
+    Shapes: images [N, in_channels, H, W]; logits [N, num_classes].
     """
 
     def __init__(
@@ -31,9 +31,10 @@ class ResNet(nn.Module):
         activation: Callable[[], nn.Module] = nn.ReLU,
         init: Init = "default",
         num_classes: int = 10,
+        in_channels: int = 3,
     ) -> None:
         super().__init__()
-        self.stem = nn.Sequential(*_conv_norm(3, stem_width, 3), activation())
+        self.stem = nn.Sequential(*_conv_norm(in_channels, stem_width, 3), activation())
         layers: list[BasicBlock] = []
         width = stem_width
         for stage, out in enumerate(widths):

@@ -26,7 +26,7 @@ class SpeedNet(nn.Module):
     logit_scale: factor of the logits; None for 1 / the last width.
     norm_momentum: weight of the latest batch in the norms' running statistics.
 
-    Shapes: images [N, 3, H, W], logits [N, num_classes].
+    Shapes: images [N, in_channels, H, W], logits [N, num_classes].
     """
 
     def __init__(
@@ -39,16 +39,17 @@ class SpeedNet(nn.Module):
         activation: Callable[[], nn.Module] = nn.GELU,
         init: Init = "dirac",
         num_classes: int = 10,
+        in_channels: int = 3,
     ) -> None:
         super().__init__()
-        self.whitening = nn.Conv2d(3, 24, 2)
+        self.whitening = nn.Conv2d(in_channels, 2 * in_channels * 2 * 2, 2)  # both signs of each direction
         self.activation = activation()
         groups, width = [], self.whitening.out_channels
         for out in widths:
             groups.append(Group(width, out, convolutions, norm_momentum, activation))
             width = out
         self.groups = nn.Sequential(*groups)
-        self.pool = nn.MaxPool2d(3)
+        self.pool = nn.AdaptiveMaxPool2d(1)  # over 3x3 of a 32 px image
         self.head = nn.Linear(width, num_classes, bias=False)
         self.logit_scale = logit_scale or 1 / width
         for module in (self.groups, self.head):  # the whitening keeps torch's biases, as in the published network

@@ -24,7 +24,7 @@ class TorchvisionClassifier(nn.Module):
     the head ("all_but_head"), or also the last stage ("all_but_last_stage"), and layers without pretrained weights;
     frozen batch norms keep their statistics. `dropout` replaces the network's own probabilities.
 
-    Shapes: images [N, 3, H, W]; logits [N, num_classes].
+    Shapes: images [N, 3 or 1, H, W]; logits [N, num_classes].
     """
 
     def __init__(
@@ -81,6 +81,7 @@ class TorchvisionClassifier(nn.Module):
 
     def weighted_heads(self, images: Tensor) -> list[tuple[float, Tensor]]:
         """(weight, logits) of each head, the main head first; only the main head in evaluation mode."""
+        images = images.expand(-1, 3, -1, -1)  # grey ones: these networks take colours
         if self.image_size:
             images = F.interpolate(images, size=self.image_size, mode="bilinear")
         out = self.network(images)

@@ -19,7 +19,7 @@ class WideResNet(nn.Module):
     `depth` counts the convolutions, including the 1x1 shortcut of each group (28 = 1 + 3 * (4 * 2 + 1)); the groups
     have 16, 32 and 64 channels times `widen_factor`.
 
-    Shapes: images [N, 3, H, W]; logits [N, num_classes].
+    Shapes: images [N, in_channels, H, W]; logits [N, num_classes].
     """
 
     def __init__(
@@ -31,13 +31,14 @@ class WideResNet(nn.Module):
         activation: Callable[[], nn.Module] = nn.ReLU,
         init: Init = "default",
         num_classes: int = 10,
+        in_channels: int = 3,
     ) -> None:
         super().__init__()
         blocks, rest = divmod(depth - 4, 6)
         if rest or blocks < 1:
             near = 6 * max(1, round((depth - 4) / 6)) + 4
             raise UserError(f"model.depth={depth}: must be 6 n + 4 for n blocks per group, e.g. {near}")
-        layers: list[nn.Module] = [nn.Conv2d(3, 16, 3, padding=1, bias=False)]
+        layers: list[nn.Module] = [nn.Conv2d(in_channels, 16, 3, padding=1, bias=False)]
         width = 16
         for group in range(3):
             for block in range(blocks):

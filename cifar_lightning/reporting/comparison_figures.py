@@ -8,9 +8,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from cifar_lightning.natural_order import natural
 from cifar_lightning.reporting.figures import COLORS, styled, use_log_scale
 from cifar_lightning.reporting.summary import Setting, Summary
-from cifar_lightning.reporting.tables import mean_and_std, natural, spread
+from cifar_lightning.reporting.tables import mean_and_std, spread
 
 MOST_ROWS, MOST_CURVES, MOST_NUMBERED = 40, 8, 16
 LONGEST = 44  # characters of a name

@@ -30,6 +30,11 @@ FRAMES: dict[bool, dict[str, Any]] = {
     True: {"edgecolor": COLORS["test"], "linewidth": 1.2},
     False: {"edgecolor": COLORS["val"], "linewidth": 2.4, "linestyle": (0, (2, 1))},
 }
+LABEL_CURVES = (
+    ("train/acc_clean", "right label: predicted", "-", COLORS["train"]),
+    ("train/acc_flipped", "wrong label: true class predicted", "--", COLORS["test"]),
+    ("train/memorized", "wrong label: predicted", ":", COLORS["val"]),
+)
 TITLES = {"loss": "Loss", "acc": "Accuracy"}
 STYLE = {
     "figure.dpi": DPI,
@@ -73,22 +78,37 @@ def pixels(figure: Figure) -> np.ndarray:
 def learning_curves(history: Sequence[Mapping[str, Any]], test: Mapping[str, Any] | None = None) -> Figure:
     """Draw loss and accuracy against epochs, for training and validation.
 
-    history: rows with "epoch" and "{train,val}/{loss,acc}"; a null is a gap, and a curve of nulls only is left out.
-    Rows count epochs from 0, as Lightning does; the figure counts the epochs that are done, from 1.
+    history: rows with "epoch" and "{train,val}/{loss,acc}"; a null is a gap, and a curve of nulls only is left out. A
+    third plot shows the metrics of callbacks/wrong_labels.py, where there are any.
     test: if given, its "test/loss" and "test/acc" are drawn as level lines.
     """
     if not history:
         return message("No epoch was completed, so there are no learning curves.")
-    figure = Figure(figsize=(9, 4), layout="constrained")
-    losses, accuracies = figure.subplots(1, 2, gridspec_kw={"wspace": 0.04})
+    noisy = "train/memorized" in history[-1]
+    figure = Figure(figsize=(13 if noisy else 9, 4), layout="constrained")
+    losses, accuracies, *labels = figure.subplots(1, 2 + noisy, gridspec_kw={"wspace": 0.04})
     _curves(losses, history, "loss", test or {})
     losses.set(xlabel="epoch", ylabel="cross-entropy")
     _curves(accuracies, history, "acc", test or {})
     accuracies.set(xlabel="epoch", ylabel="accuracy (%)")
+    for axes in labels:
+        _label_curves(axes, history)
     curves = {line.get_label(): line for axes in figure.axes for line in axes.get_lines()}
     # Outside the axes, where no curve can cross it.
-    figure.legend(handles=list(curves.values()), loc="outside lower center", ncols=max(len(curves), 1))
+    figure.legend(handles=list(curves.values()), loc="outside lower center", ncols=min(max(len(curves), 1), 3))
     return figure
+
+
+def _label_curves(axes: Axes, history: Sequence[Mapping[str, Any]]) -> None:
+    """Draw what was learnt of training images with right and with wrong labels."""
+    epochs = [row["epoch"] for row in history]
+    for key, words, line, color in LABEL_CURVES:
+        values = [100 * row[key] if row.get(key) is not None else math.nan for row in history]
+        axes.plot(epochs, values, line, color=color, label=words)
+    axes.set(xlabel="epoch", ylabel="share of training images (%)", ylim=(0, 100))
+    axes.set_title("Right and wrong labels")
+    axes.grid(axis="y")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
 
 
 def _curves(axes: Axes, history: Sequence[Mapping[str, Any]], quantity: str, test: Mapping[str, Any]) -> None:

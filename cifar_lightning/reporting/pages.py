@@ -32,6 +32,11 @@ PLACED = (
     "mistakes",
 )  # in sections of their own; the others share one
 GROUPS = ("data", "model", "activation", "augmentation", "optimizer", "scheduler", "trainer", "callbacks", "debug")
+NOISE_COLUMNS = {
+    "train/acc_clean": "right labels: accuracy",
+    "train/acc_flipped": "wrong labels: accuracy",
+    "train/memorized": "wrong labels: learnt by heart",
+}
 MISTAKES = 24  # rows of the table: as many as images in the figure
 SWEEP = "multirun.yaml"  # Hydra's record of a sweep
 WITH_FIGURES = 20  # runs of a sweep whose figures are shown: 0.3 MB each
@@ -139,8 +144,10 @@ def history_rows(run: Run) -> list[Row]:
         for split, words in (("train", "training"), ("val", "validation")):
             row[f"{words} loss"] = number(line[f"{split}/loss"], 4)
             row[f"{words} accuracy"] = percent(line[f"{split}/acc"])
+        for key, words in NOISE_COLUMNS.items():
+            row[words] = percent(line.get(key))
         rows.append(row | {"learning rate": f"{line['lr']:.3g}", "time": duration(line["seconds"])})
-    return rows
+    return without_empty_columns(rows)
 
 
 def mistake_rows(path: Path) -> list[Row]:

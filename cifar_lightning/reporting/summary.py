@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from cifar_lightning.errors import UserError
+from cifar_lightning.natural_order import natural
 from cifar_lightning.reporting.run_files import Run, comparable, typed
 from cifar_lightning.reporting.tables import (
     NOTHING,
     Row,
     markdown_table,
     mean_and_std,
-    natural,
     number,
     spread,
     without_empty_columns,

@@ -47,26 +47,24 @@ def spread(values: Sequence[float], digits: int = 2, separator: str = " ") -> st
     return f"{separator}± ".join(texts) or NOTHING
 
 
-def natural(text: str) -> list[tuple[float, str]]:
-    """A key that sorts numbers by size and before words: 0.02 < 0.1 < 10, cnn2 < cnn10."""
-    try:
-        return [(float(text), "")]
-    except ValueError:
-        return [(float(part), "") if i % 2 else (math.inf, part) for i, part in enumerate(re.split(r"(\d+)", text))]
-
-
 def result_rows(metrics: Mapping[str, Any]) -> list[Row]:
     """The metrics of one run, as far as it has them."""
     rows = [
         ("test accuracy", percent(metrics.get("test/acc"))),
         ("test accuracy without TTA", percent(metrics.get("test/acc_without_tta"))),
         ("test accuracy, top 5", percent(metrics.get("test/top5"))),
+        ("test accuracy, many-shot classes", percent(metrics.get("test/acc_many"))),
+        ("test accuracy, medium-shot classes", percent(metrics.get("test/acc_medium"))),
+        ("test accuracy, few-shot classes", percent(metrics.get("test/acc_few"))),
         ("test loss", number(metrics.get("test/loss"), 4)),
         ("calibration error (ECE)", percent(metrics.get("test/ece"))),
         ("validation accuracy", percent(metrics.get("val/acc"))),
         ("validation accuracy, top 5", percent(metrics.get("val/top5"))),
         ("validation loss", number(metrics.get("val/loss"), 4)),
         ("validation calibration error (ECE)", percent(metrics.get("val/ece"))),
+        ("training accuracy, right labels", percent(metrics.get("train/acc_clean"))),
+        ("training accuracy, wrong labels", percent(metrics.get("train/acc_flipped"))),
+        ("wrong labels learnt by heart", percent(metrics.get("train/memorized"))),
         ("parameters", number(metrics.get("parameters"))),
         ("epochs", number(metrics.get("epochs"))),
         ("training time", duration(metrics.get("train_seconds"))),
@@ -90,6 +88,9 @@ def class_rows(metrics: Mapping[str, Any]) -> list[Row]:
         if key in metrics:
             for row, name in zip(rows, names, strict=True):
                 row[title] = percent(metrics[key].get(name), 1)
+    if "train_images_per_class" in metrics:
+        for row, name in zip(rows, names, strict=True):
+            row["training images"] = number(metrics["train_images_per_class"].get(name))
     if "test/confusion_matrix" in metrics:
         for i, (row, counts) in enumerate(zip(rows, metrics["test/confusion_matrix"], strict=True)):
             row["most often taken for"] = _most_confused(i, counts, names)

@@ -21,13 +21,15 @@ from cifar_lightning.reporting import figures
 log = logging.getLogger(__name__)
 
 
-def add_layout(writer: SummaryWriter) -> None:
+def add_layout(writer: SummaryWriter, wrong_labels: bool = False) -> None:
     """Declare the CUSTOM SCALARS page: training and validation share a chart. Tags are regular expressions."""
     charts = {
         "loss": ["Multiline", ["train/loss$", "val/loss$"]],
         "accuracy": ["Multiline", ["train/acc$", "val/acc$"]],
         "learning rate": ["Multiline", ["lr.*"]],
     }
+    if wrong_labels:
+        charts["right and wrong labels"] = ["Multiline", ["train/acc_clean$", "train/acc_flipped$", "train/memorized$"]]
     writer.add_custom_scalars({"training and validation": charts})
 
 

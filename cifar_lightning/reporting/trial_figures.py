@@ -7,8 +7,8 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from cifar_lightning.natural_order import natural
 from cifar_lightning.reporting.figures import COLORS, styled, use_log_scale
-from cifar_lightning.reporting.tables import natural
 
 MARKS: dict[str, dict[str, Any]] = {
     "complete": {"marker": "o", "color": COLORS["train"], "label": "complete"},

@@ -20,7 +20,7 @@ from lightning.pytorch.callbacks import (
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.strategies import ParallelStrategy
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, open_dict
 from torch import Tensor, nn
 
 from cifar_lightning.callbacks.description import Description
@@ -28,7 +28,8 @@ from cifar_lightning.callbacks.history import History
 from cifar_lightning.callbacks.last_checkpoint import WholeFiles
 from cifar_lightning.callbacks.refused import check_callbacks
 from cifar_lightning.callbacks.time_limit import TimeLimit
-from cifar_lightning.config.compose import conf_dir, instantiate, plain
+from cifar_lightning.callbacks.wrong_labels import WrongLabels
+from cifar_lightning.config.compose import compose, instantiate, plain
 from cifar_lightning.config.monitors import is_own, why_no_validation
 from cifar_lightning.data.datamodule import ImageDataModule
 from cifar_lightning.data.own import adopted
@@ -163,6 +164,8 @@ def build_callbacks(config: DictConfig, datamodule: ImageDataModule) -> list[Cal
         callbacks = [c for c in callbacks if not isinstance(c, LearningRateMonitor)]
     if not sys.stdout.isatty():
         callbacks = [c for c in callbacks if not isinstance(c, ProgressBar)]
+    if getattr(datamodule, "true_labels", None) is not None:
+        callbacks.append(WrongLabels(datamodule))
     if config.ema_decay is not None:
         callbacks.append(EMAWeightAveraging(decay=config.ema_decay))
     return callbacks
@@ -221,7 +224,7 @@ def leave_out_untaken(config: DictConfig) -> None:
             continue
         if any(parameter.kind is parameter.VAR_KEYWORD for parameter in taken.values()):
             continue
-        chosen = OmegaConf.load(conf_dir() / group / f"{config.choices[group]}.yaml")
+        chosen = compose([f"{group}={config.choices[group]}"])[group]
         with open_dict(config):
             for key in chosen:
                 if key in config[group] and key not in (*taken, "_target_"):

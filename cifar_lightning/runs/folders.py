@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 import shlex
 import shutil
 import threading
@@ -14,6 +15,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 from omegaconf import DictConfig
 
+from cifar_lightning.config.compose import PATHS
 from cifar_lightning.console import say
 from cifar_lightning.errors import UserError, causes, first_line, regular
 
@@ -145,7 +147,9 @@ def how_to_go_on(folder: Path, overrides: Sequence[str]) -> str:
 
 
 def command(*arguments: str) -> str:
-    return shlex.join(["python", "-m", "cifar_lightning", *arguments])
+    """The command as one types it, without the quotes that a plain path does not need."""
+    plain = [re.sub(rf"^({PATHS})='([\w./~+-]+)'$", r"\1=\2", argument) for argument in arguments]
+    return shlex.join(["python", "-m", "cifar_lightning", *plain])
 
 
 def shown(path: Path) -> Path:

@@ -21,6 +21,7 @@ from cifar_lightning.callbacks.dashboard import most_likely
 from cifar_lightning.callbacks.history import History
 from cifar_lightning.config.compose import plain
 from cifar_lightning.config.identity import differences, is_partial
+from cifar_lightning.config.monitors import NOISE_METRICS
 from cifar_lightning.console import say
 from cifar_lightning.data.datamodule import ImageDataModule
 from cifar_lightning.reporting import figures, tables, tensorboard
@@ -28,7 +29,7 @@ from cifar_lightning.reporting.files import write_json, write_predictions
 from cifar_lightning.reporting.run_files import Run
 from cifar_lightning.runs.folders import command, shown
 from cifar_lightning.training.classifier import ImageClassifier
-from cifar_lightning.training.metrics import test_metrics
+from cifar_lightning.training.metrics import accuracy_by_frequency, test_metrics
 
 GROUPS = ("data", "model", "activation", "augmentation", "loss", "optimizer", "scheduler", "experiment")
 # Config keys and fields of metrics.json that TensorBoard's HPARAMS tab shows for every run; by default it shows five of
@@ -53,6 +54,8 @@ def collect(
         test = {key: value.item() for key, value in trainer.callback_metrics.items() if key.startswith("test/")}
     elif len(module.test_logits):
         test = test_metrics(module.test_logits, module.test_labels, datamodule.class_names)
+        counts = torch.bincount(datamodule.train.labels, minlength=len(datamodule.class_names))
+        test |= accuracy_by_frequency(test, counts.tolist())
         if config.test_tta != "none":
             without = test_metrics(module.plain_test_logits, module.test_labels, datamodule.class_names)
             test |= {f"{key}_without_tta": without[key] for key in ("test/acc", "test/loss")}
@@ -62,6 +65,7 @@ def collect(
     return {
         **validation,
         **test,
+        **{key: value for key, value in (history.rows or [{}])[-1].items() if key in NOISE_METRICS},
         "parameters": sum(p.numel() for p in getattr(module, "network", module).parameters()),
         "epochs": len(history.rows),
         "events": getattr(module, "events", []),

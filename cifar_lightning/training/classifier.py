@@ -145,7 +145,7 @@ class ImageClassifier(L.LightningModule):
         loss, mean = self.batch_loss(batch)
         every = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
         if every and (self.trainer.global_step + 1) % every == 0 and not lightning_internals.accumulates(self.trainer):
-            self._write({"train/loss_step": mean}, self.trainer.global_step)
+            self.write({"train/loss_step": mean}, self.trainer.global_step)
         if self.trainer.world_size > 1 and self.trainer.is_last_batch and not self.sums_loss:
             loss = loss * process_weight(self.trainer, len(batch[1]), self.device)
         return loss * accumulation_weight(self.trainer, batch_idx)
@@ -180,9 +180,7 @@ class ImageClassifier(L.LightningModule):
     def on_train_epoch_end(self) -> None:
         means = self._means("train", self.train_sums)
         self.log_dict(means, prog_bar=True, logger=False, sync_dist=True)
-        # At the epoch's last step, as Lightning counts; an epoch that ended early may be resumed from there.
-        last_step = self.trainer.global_step - int(self.trainer.is_last_batch)
-        self._write(means | {"epoch": torch.tensor(self.current_epoch)}, last_step)
+        self.write(means | {"epoch": torch.tensor(self.current_epoch)})
         if self.val_means and "val/loss" not in self.trainer.callback_metrics:  # resumed after the validation
             self.log_dict(self.val_means, logger=False)
         for event in step_plateaus(self.trainer):
@@ -192,8 +190,13 @@ class ImageClassifier(L.LightningModule):
         for event in never_stepped(self.trainer):
             self.announce(event)
 
-    def _write(self, metrics: Mapping[str, Tensor], step: int) -> None:
-        """Log at once: Lightning would do so after the step's checkpoint, and a run may end in between."""
+    def write(self, metrics: Mapping[str, Tensor], step: int | None = None) -> None:
+        """Log at once: Lightning would do so after the step's checkpoint, and a run may end in between.
+
+        step: by default the epoch's last, as Lightning counts; an epoch that ended early may be resumed from there.
+        """
+        if step is None:
+            step = self.trainer.global_step - int(self.trainer.is_last_batch)
         for logger in self.trainer.loggers:
             logger.log_metrics({name: value.item() for name, value in metrics.items()}, step)
 

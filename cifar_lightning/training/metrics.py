@@ -1,6 +1,7 @@
 """Loss and accuracy during training, and the metrics of a test."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from statistics import fmean
 from typing import Any
 
 import torch
@@ -90,6 +91,22 @@ def test_metrics(logits: Tensor, labels: Tensor, class_names: Sequence[str]) -> 
         "test/f1_per_class": per_class(multiclass_f1_score),
         "test/confusion_matrix": multiclass_confusion_matrix(predictions, labels, k).tolist(),
     }
+
+
+def accuracy_by_frequency(metrics: Mapping[str, Any], class_counts: Sequence[int]) -> dict[str, Any]:
+    """Mean accuracy of the classes with many (> 100), medium (20 to 100) and few (< 20) training images.
+
+    As Liu et al. 2019 (arXiv 1904.05160), section 4. Nothing where all classes are of one kind.
+    """
+    kinds = ["many" if count > 100 else "medium" if count >= 20 else "few" for count in class_counts]
+    if len(set(kinds)) < 2:
+        return {}
+    accuracies = metrics["test/acc_per_class"]
+    groups: dict[str, list[float]] = {}
+    for kind, accuracy in zip(kinds, accuracies.values(), strict=True):
+        groups.setdefault(kind, []).append(accuracy)
+    means = {f"test/acc_{kind}": fmean(groups[kind]) for kind in ("many", "medium", "few") if kind in groups}
+    return means | {"train_images_per_class": dict(zip(accuracies, class_counts, strict=True))}
 
 
 def check_logits(logits: Tensor, class_names: Sequence[str]) -> None:

@@ -34,13 +34,14 @@ def leaves(tree: dict[str, Any], prefix: str) -> dict[str, Any]:
 def keys_of_choices() -> dict[str, list[str]]:
     """Each key of each group's files, beside the first choice that has it ("" for those of no group)."""
     found: dict[str, str] = {}
-    for path in [conf_dir() / "config.yaml", *sorted(conf_dir().glob("*/*.yaml"))]:
+    for path in [*sorted(conf_dir().glob("*.yaml")), *sorted(conf_dir().glob("*/*.yaml"))]:
         group = path.parent.name if path.parent != conf_dir() else ""
         if group in ELSEWHERE or group == "activation":
             continue
         content = yaml.safe_load(path.read_text())
         content.pop("defaults", None)
-        for key in leaves(content, f"{group}." if group else ""):
+        prefix = "data." if path.stem == "data_common" else f"{group}." if group else ""
+        for key in leaves(content, prefix):
             if not key.startswith(ANY_TEXT):
                 found.setdefault(key, f"{group}={path.stem}" if group else "")
     return {choice: [key for key, first in found.items() if first == choice] for choice in found.values()}

@@ -119,7 +119,9 @@ def check_files(config: DictConfig, overrides: Sequence[Override]) -> None:
     """Raise UserError for a key in the user's own config files that no run reads."""
     if all(o.key_or_group not in ("experiment", "debug", "hydra.searchpath") for o in overrides):
         return  # all files are ours
-    reference = compose([o.input_line for o in overrides if o.input_line and ours(o)])
+    words = [o.input_line for o in overrides if o.input_line and ours(o)]
+    data = config.hydra.runtime.choices.get("data")  # an experiment may choose it
+    reference = compose([*words, *([f"data={data}"] if data in choices("data") else [])])
     tree = plain_or_raw(config)
     tree.pop("hydra", None)
     typed = {o.key_or_group for o in overrides}

@@ -10,6 +10,8 @@ import os
 import re
 import sys
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,7 +20,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import InstantiationException
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 
 from cifar_lightning.config.keys import decides
 from cifar_lightning.errors import UserError, first_line
@@ -79,10 +81,22 @@ def register_resolvers() -> None:
 
 def compose(overrides: Sequence[str] = (), *, return_hydra_config: bool = False) -> DictConfig:
     """The config for these command-line overrides. Raises Hydra's exceptions."""
+    # A run composes several times, a sweep hundreds of times, each time in 0.2 s. Files of the user's own may change.
+    own_files = any("searchpath" in override for override in overrides)
+    composed = _composed.__wrapped__ if own_files else _composed
+    config = deepcopy(composed(tuple(overrides)))
+    if not return_hydra_config:
+        with open_dict(config):
+            del config["hydra"]
+    return config
+
+
+@lru_cache(maxsize=64)
+def _composed(overrides: tuple[str, ...]) -> DictConfig:
     register_resolvers()
     GlobalHydra.instance().clear()
     with hydra.initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        return hydra.compose("config", list(overrides), return_hydra_config=return_hydra_config)
+        return hydra.compose("config", list(overrides), return_hydra_config=True)
 
 
 def parse_overrides(overrides: Sequence[str]) -> list[Any]:

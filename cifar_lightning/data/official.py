@@ -76,7 +76,11 @@ CIFAR100 = Official(
         "test": Checksum(0, "f0ef6b0ae62326f3e7ffdfab6717acfc"),
         "meta": Checksum(0, "7973b15100ade9c7d40fb424638fde48"),
     },
-    urls=("https://www.cs.toronto.edu/~kriz/cifar-100-python.tar.gz",),
+    urls=(
+        "https://www.cs.toronto.edu/~kriz/cifar-100-python.tar.gz",
+        # PaddlePaddle's copy, with the same MD5: python/paddle/dataset/cifar.py in github.com/PaddlePaddle/Paddle.
+        "https://dataset.bj.bcebos.com/cifar/cifar-100-python.tar.gz",
+    ),
 )
 
 # What else people have in the place of the official files: folders and archives by name, and what they are.
@@ -93,8 +97,10 @@ OTHER_VERSIONS = {
 
 def known_as(name: str, official: Official) -> str:
     """What a folder or an archive of this name is, and what to do; empty for the official ones and for other names."""
+    if name in (official.folder, official.archive):
+        return ""
     for other in (CIFAR10, CIFAR100):
-        if other is not official and name in (other.folder, other.archive):
+        if name in (other.folder, other.archive):
             return f"{other.title}: use data={other.title.lower().replace('-', '')}"
     other_version = OTHER_VERSIONS.get(name)
     return f"{other_version}: the Python version is needed, {official.archive}" if other_version else ""

@@ -81,4 +81,4 @@ def test_the_default_and_every_choice_of_every_group_pass():
     for group in ("data", "model", "activation", "augmentation", "optimizer", "scheduler", "trainer", "callbacks",
                   "logger", "experiment", "debug"):  # fmt: skip
         for name in choices(group):
-            compose_checked([f"{group}={name}"])
+            compose_checked([f"{group}={name}", *(["data.root=own"] if name in ("folder", "npz") else [])])

@@ -4,9 +4,11 @@ import json
 import re
 
 import pytest
+from helpers.official_format import write_cifar100
 
 from cifar_lightning.config.compose import compose, conf_dir, instantiate, plain
 from cifar_lightning.config.hints import choices
+from cifar_lightning.data.official import CIFAR100
 
 EXPERIMENTS = choices("experiment")
 # Parameters and test accuracy (%) as the recipes' authors have them.
@@ -27,6 +29,10 @@ CLASSIC = {
 SMALLER = {
     "strong/wide_resnet28_10": ["model.depth=10", "model.widen_factor=1", "data.num_workers=0"],
     "speed/cifar96": ["model.widths=[16,32,32]"],
+    # Of the 300 images.
+    "longtail/cross_entropy": ["data.imbalance=10"],
+    "longtail/logit_adjusted": ["data.imbalance=10"],
+    "fewshot/4000": ["data.train_size=40"],
 }
 
 
@@ -39,7 +45,8 @@ def header(experiment: str) -> str:
 
 def parameters(experiment: str) -> int:
     config = compose([f"experiment={experiment}", "paths.output_dir=here"])
-    return sum(p.numel() for p in instantiate(plain(config.model)).parameters())
+    classes = {"num_classes": 100} if config.data.name == "cifar100" else {}
+    return sum(p.numel() for p in instantiate(plain(config.model) | classes).parameters())
 
 
 def test_the_ten_classic_recipes_are_there():
@@ -64,19 +71,31 @@ def test_a_classic_recipe_has_its_authors_parameters_and_figure(name):
 
 
 # One of each kind in the fast tests: no validation, early stopping with two checkpoints, torchvision, speed, strong.
-KINDS = {"classic/lenet", "classic/alexnet", "classic/torchvision_resnet18", "speed/cifar94", "strong/resnet18"}
+KINDS = {
+    "classic/lenet",
+    "classic/alexnet",
+    "classic/torchvision_resnet18",
+    "speed/cifar94",
+    "strong/resnet18",
+    "longtail/logit_adjusted",
+    "noise/generalized_cross_entropy",
+}
 
 
 @pytest.mark.filterwarnings("ignore:scheduler.warmup_epochs")  # one epoch is all warm-up
 @pytest.mark.parametrize(
     "experiment", [name if name in KINDS else pytest.param(name, marks=pytest.mark.slow) for name in EXPERIMENTS]
 )
-def test_it_trains_on_small_data_of_its_kind(command, cifar_folder, experiment):
+def test_it_trains_on_small_data_of_its_kind(command, cifar_folder, tmp_path, experiment):
     small = ["trainer.max_epochs=1", "trainer.limit_train_batches=2", "logger=none", "callbacks=none"]
     config = compose([f"experiment={experiment}", "paths.output_dir=here"])
-    if config.data.name == "cifar10":
+    root = cifar_folder
+    if config.data.name == "cifar100":
+        root = tmp_path / "cifar100"
+        write_cifar100(root / CIFAR100.folder)
+    if config.data.name != "digits":
         small += [
-            f"data.root={cifar_folder}",
+            f"data.root={root}",
             "data.verify=false",
             f"data.val_size={60 if config.data.val_size else 0}",
         ]

@@ -200,7 +200,7 @@ def test_interrupted_download_keeps_its_part_and_frees_the_lock(tmp_path, small,
     server = serve(official)
 
     @contextmanager
-    def interrupt(title, start, total):
+    def interrupt(*_, **__):
         def update(done):
             if done > 200_000:
                 raise KeyboardInterrupt
@@ -208,7 +208,7 @@ def test_interrupted_download_keeps_its_part_and_frees_the_lock(tmp_path, small,
         yield update
 
     with monkeypatch.context() as patch:
-        patch.setattr(download, "_progress", interrupt)
+        patch.setattr(download, "progress", interrupt)
         with pytest.raises(KeyboardInterrupt):
             find_or_download(small, tmp_path, urls=[server.url])
     kept = (tmp_path / PART).stat().st_size

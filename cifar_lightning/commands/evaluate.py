@@ -44,7 +44,7 @@ def run(given: Given) -> int:
     from cifar_lightning.evaluation.testing import build_evaluator, chosen_split, test_logits
     from cifar_lightning.reporting import files, tables
     from cifar_lightning.runs import record
-    from cifar_lightning.training.metrics import test_metrics
+    from cifar_lightning.training.metrics import accuracy_by_frequency, test_metrics
 
     adopt_lightning_loggers()
     classifier = load_classifier(checkpoint, given["trust"])
@@ -54,13 +54,14 @@ def run(given: Given) -> int:
     logits = test_logits(trainer, classifier, part, data.eval_batch_size, tta)
 
     metrics = test_metrics(logits, part.labels, classifier.class_names)
+    metrics |= accuracy_by_frequency(metrics, data.train.labels)
     drawn = record.draw_test(metrics, part.images, logits, part.labels, classifier.class_names)
     confidences, predictions = logits.softmax(1).max(1)
     correct = predictions == part.labels
     drawn["reliability"] = calibration.reliability_diagram(confidences, correct, metrics["test/ece"])
     drawn["confidence"] = calibration.confidence_histogram(confidences, correct)
     evaluation = {
-        **{f"{split}/{key.partition('/')[2]}": value for key, value in metrics.items()},
+        **{key.replace("test/", f"{split}/"): value for key, value in metrics.items()},
         "images": len(part),
         "tta": tta,
         "parameters": sum(p.numel() for p in classifier.network.parameters()),
@@ -75,8 +76,8 @@ def run(given: Given) -> int:
     files.write_json(out / "evaluation.json", evaluation)
 
     title = f"{len(part):,} images of the {'validation split' if split == 'val' else 'test set'}"
-    get_console().print(tables.result_table(evaluation | {"checkpoint": checkpoint.name}, title))
-    get_console().print(tables.class_table(metrics, "Accuracy per class"))
+    get_console().print(tables.rich_table(tables.result_rows(evaluation | {"checkpoint": checkpoint.name}), title))
+    get_console().print(tables.rich_table(tables.class_rows(metrics), "Accuracy per class"))
     for path in sorted((out / "figures").glob("*.png")):
         say(f"figure       {path}")
     say(f"metrics      {out / 'evaluation.json'}")

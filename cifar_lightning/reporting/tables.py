@@ -103,14 +103,6 @@ def _most_confused(true: int, counts: Sequence[int], names: Sequence[str]) -> st
     return f"{name} ({percent(count / sum(counts), 1)})" if count else NOTHING
 
 
-def result_table(metrics: Mapping[str, Any], title: str = "Result") -> Table:
-    return rich_table(result_rows(metrics), title)
-
-
-def class_table(metrics: Mapping[str, Any], title: str = "Accuracy per class (test)") -> Table:
-    return rich_table(class_rows(metrics), title)
-
-
 def rich_table(rows: Sequence[Row], title: str | None = None) -> Table:
     """A table for the terminal, with numbers aligned to the right and text to the left."""
     table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))

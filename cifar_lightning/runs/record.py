@@ -54,8 +54,7 @@ def collect(
         test = {key: value.item() for key, value in trainer.callback_metrics.items() if key.startswith("test/")}
     elif len(module.test_logits):
         test = test_metrics(module.test_logits, module.test_labels, datamodule.class_names)
-        counts = torch.bincount(datamodule.train.labels, minlength=len(datamodule.class_names))
-        test |= accuracy_by_frequency(test, counts.tolist())
+        test |= accuracy_by_frequency(test, datamodule.train.labels)
         if config.test_tta != "none":
             without = test_metrics(module.plain_test_logits, module.test_labels, datamodule.class_names)
             test |= {f"{key}_without_tta": without[key] for key in ("test/acc", "test/loss")}
@@ -221,9 +220,9 @@ def show(metrics: Mapping[str, Any], folder: Path) -> None:
     """Print the result tables, the files written, and commands to run next."""
     console, run = get_console(), str(shown(folder))
     console.print()
-    console.print(tables.result_table(metrics))
+    console.print(tables.rich_table(tables.result_rows(metrics), "Result"))
     if "test/acc_per_class" in metrics:
-        console.print(tables.class_table(metrics))
+        console.print(tables.rich_table(tables.class_rows(metrics), "Accuracy per class (test)"))
     say(f"in {run}:")
     say(f"  {', '.join(sorted(path.name for path in folder.iterdir() if path.suffix in ('.json', '.csv')))}, figures/")
     say(f"next:\n  {command('report', run)}")

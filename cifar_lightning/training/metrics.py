@@ -93,15 +93,17 @@ def test_metrics(logits: Tensor, labels: Tensor, class_names: Sequence[str]) -> 
     }
 
 
-def accuracy_by_frequency(metrics: Mapping[str, Any], class_counts: Sequence[int]) -> dict[str, Any]:
+def accuracy_by_frequency(metrics: Mapping[str, Any], train_labels: Tensor) -> dict[str, Any]:
     """Mean accuracy of the classes with many (> 100), medium (20 to 100) and few (< 20) training images.
 
     As Liu et al. 2019 (arXiv 1904.05160), section 4. Nothing where all classes are of one kind.
+    metrics: those of `test_metrics`; train_labels: int64 [N].
     """
+    accuracies = metrics["test/acc_per_class"]
+    class_counts = torch.bincount(train_labels, minlength=len(accuracies)).tolist()
     kinds = ["many" if count > 100 else "medium" if count >= 20 else "few" for count in class_counts]
     if len(set(kinds)) < 2:
         return {}
-    accuracies = metrics["test/acc_per_class"]
     groups: dict[str, list[float]] = {}
     for kind, accuracy in zip(kinds, accuracies.values(), strict=True):
         groups.setdefault(kind, []).append(accuracy)

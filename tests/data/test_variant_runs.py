@@ -113,3 +113,18 @@ def test_asymmetric_noise_of_cifar10_flips_look_alikes(cifar_folder):
     assert pairs == {("truck", "automobile"), ("bird", "airplane"), ("deer", "horse"), ("cat", "dog"), ("dog", "cat")}
     with pytest.raises(UserError, match="not defined for this data set"):
         digits(label_noise=0.5, label_noise_type="asymmetric")
+
+
+def test_unequal_classes_are_tested_apart(command):
+    words = [*QUICK, "data.imbalance=20", "data.val_size=0", "hydra.run.dir=run"]
+    outcome = command(*words)
+    assert outcome.code == 0, outcome.err
+    metrics = json.loads(Path("run/metrics.json").read_text())
+    accuracies = list(metrics["test/acc_per_class"].values())
+    counts = list(metrics["train_images_per_class"].values())
+    assert (counts[0], counts[9]) == (142, 7)
+    many = [accuracy for accuracy, count in zip(accuracies, counts, strict=True) if count > 100]
+    assert metrics["test/acc_many"] == pytest.approx(sum(many) / len(many))
+    for out in (outcome.out, command("evaluate", "run").out):
+        assert "few-shot classes" in out
+        assert "training images" in out

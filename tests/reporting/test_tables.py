@@ -6,13 +6,11 @@ from rich.console import Console
 
 from cifar_lightning.reporting.tables import (
     class_rows,
-    class_table,
     duration,
     markdown_table,
     number,
     percent,
     result_rows,
-    result_table,
     rich_table,
 )
 
@@ -68,7 +66,7 @@ def test_result_lists_what_is_known_and_nothing_else():
 
 
 def test_without_a_published_figure_there_is_no_column_for_it():
-    assert "published" not in printed(result_table({**METRICS, "published_test_acc": None}))
+    assert "published" not in printed(rich_table(result_rows({**METRICS, "published_test_acc": None})))
 
 
 def test_classes_show_their_figures_and_what_they_are_taken_for():
@@ -79,7 +77,7 @@ def test_classes_show_their_figures_and_what_they_are_taken_for():
     }  # fmt: skip
     assert rows[1]["most often taken for"] == "cat (10.0 %)"
     assert rows[2]["most often taken for"] == "-"
-    assert "dog (30.0 %)" in printed(class_table(METRICS))
+    assert "dog (30.0 %)" in printed(rich_table(class_rows(METRICS)))
 
 
 def test_accuracies_alone_make_a_table_too():

@@ -131,3 +131,12 @@ def test_sums_go_on_from_their_state():
     other.load(sums.state())
     other.add(torch.tensor(0.1), torch.eye(3)[:1], torch.tensor([0]))
     assert other.state().tolist() == pytest.approx([3 * 0.7 + 0.1, 3, 4])
+
+
+def test_classes_are_told_apart_by_their_training_images():
+    found = {"test/acc_per_class": {"a": 0.9, "b": 0.7, "c": 0.4, "d": 0.2}}
+    labels = torch.tensor([0] * 101 + [1] * 100 + [2] * 20 + [3] * 19)
+    expected = {"test/acc_many": 0.9, "test/acc_medium": pytest.approx(0.55), "test/acc_few": 0.2}
+    counts = {"a": 101, "b": 100, "c": 20, "d": 19}
+    assert metrics.accuracy_by_frequency(found, labels) == expected | {"train_images_per_class": counts}
+    assert metrics.accuracy_by_frequency(found, torch.arange(4).repeat(200)) == {}

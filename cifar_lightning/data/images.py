@@ -69,7 +69,8 @@ def _read(path: Path, size: int, fit: str, background: str) -> np.ndarray:
         with Image.open(path, formats=FORMATS) as image:
             if image.width * image.height > MAX_PIXELS:
                 raise Image.DecompressionBombError
-            return to_array(ImageOps.exif_transpose(image), size, fit=fit, background=background)
+            ImageOps.exif_transpose(image, in_place=True)
+            return to_array(image, size, fit=fit, background=background)
     except Exception as error:  # Pillow's readers raise nearly anything on damaged files
         raise UnreadableImage(path, _reason(path, error)) from error
 

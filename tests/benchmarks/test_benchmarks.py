@@ -6,7 +6,19 @@ import pytest
 import torch
 from torchvision.transforms import v2
 
-from benchmarks import memory, overhead, pipeline, plain, recipes, record, soak, startup, sweep, time_to_accuracy
+from benchmarks import (
+    memory,
+    overhead,
+    pipeline,
+    plain,
+    reading,
+    recipes,
+    record,
+    soak,
+    startup,
+    sweep,
+    time_to_accuracy,
+)
 from cifar_lightning.api import compose, load_data
 
 DIGITS = ["--digits", "--repetitions", "1"]
@@ -29,6 +41,7 @@ def results(tmp_path, monkeypatch):
     [
         (pipeline, ["flip_crop_cutout", "--images", "64"], 1),
         pytest.param(overhead, ["cnn_relu", "--steps", "2"], 1, marks=pytest.mark.slow),
+        (reading, ["--images", "100"], 3),
         (recipes, ["cnn_relu", "lenet3_augmented", "--seconds", "0.02"], 2),
         (
             time_to_accuracy,

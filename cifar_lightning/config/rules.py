@@ -126,6 +126,7 @@ RULES: dict[str, Rule] = {
     "model.name": Rule(lambda v: v in NAMES, "a classifier of torchvision"),
     "model.logit_scale": optional(positive()),
     "model.image_size": optional(Rule(lambda v: type(v) is int and 1 <= v <= 1024, "an integer from 1 to 1024")),
+    "model.layer_scale": optional(positive()),
     "model.pretrained": BOOLEAN,
     "model.stochastic_depth": below_1(),
     "optimizer.lr": positive(),

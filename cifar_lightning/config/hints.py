@@ -91,7 +91,7 @@ def other_key(key: str, keys: Sequence[str]) -> str:
     if named := [k for k in keys if k.rpartition(".")[2] == last and not k.startswith(("callbacks.", "hydra."))]:
         return f"; did you mean {' or '.join(named[:3])}?"
     if elsewhere := [choice for choice, known in keys_of_choices() if known == (key if parent else f"model.{key}")]:
-        return f"; it belongs to {' and '.join(elsewhere[:3])}"
+        return f"; it belongs to {', '.join(elsewhere[:5])}"
     siblings = [k for k in keys if k.rpartition(".")[0] == parent]
     for candidates, cutoff in ((siblings, 0.6), (keys, 0.75)):
         by_name = {k.rpartition(".")[2]: k for k in reversed(candidates)}

@@ -34,6 +34,10 @@ def share(words: str = "a number from 0 to 1") -> Rule:
     return Rule(lambda v: type(v) in (int, float) and 0 <= v <= 1, words)
 
 
+def below_1() -> Rule:
+    return Rule(lambda v: type(v) in (int, float) and 0 <= v < 1, "a number from 0 to below 1")
+
+
 def positive(words: str = "a number above 0") -> Rule:
     return Rule(lambda v: type(v) in (int, float) and 0 < v < math.inf, words)
 
@@ -93,7 +97,7 @@ RULES: dict[str, Rule] = {
         lambda v: all(type(name) is str for name in v) if type(v) is list else type(v) is str,
         "a module name, or a list of them, such as [my_models,my_losses]",
     ),
-    "loss.label_smoothing": Rule(lambda v: type(v) in (int, float) and 0 <= v < 1, "a number from 0 to below 1"),
+    "loss.label_smoothing": below_1(),
     "published_test_acc": optional(PUBLISHED),
     "ema_decay": optional(Rule(lambda v: type(v) is float and 0 < v < 1, "a number between 0 and 1")),
     "compile": BOOLEAN,
@@ -124,7 +128,9 @@ RULES: dict[str, Rule] = {
     "model.name": Rule(lambda v: v in NAMES, "a classifier of torchvision"),
     "model.logit_scale": optional(positive()),
     "model.image_size": optional(Rule(lambda v: type(v) is int and 1 <= v <= 1024, "an integer from 1 to 1024")),
+    "model.layer_scale": optional(positive()),
     "model.pretrained": BOOLEAN,
+    "model.stochastic_depth": below_1(),
     "optimizer.lr": positive(),
     "optimizer.weight_decay": not_negative(),
     "optimizer.momentum": not_negative(),

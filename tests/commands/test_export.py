@@ -23,9 +23,14 @@ MODELS = sorted(path.stem for path in (conf_dir() / "model").glob("*.yaml"))
 NARROW = {
     "resnet18": ["model.stem_width=8", "model.widths=[8,16,32,64]"],
     "wide_resnet": ["model.depth=10", "model.widen_factor=1"],
+    "preact_resnet": ["model.blocks=1"],
+    "vgg": ["model.depth=11"],
+    "densenet": ["model.depth=16"],
+    "convmixer": ["model.width=32", "model.depth=2"],
+    "vit": ["model.width=48", "model.depth=2", "model.heads=4"],
     "torchvision": ["model.name=squeezenet1_1"],
 }
-KINDS = {"cnn4_bn", "resnet", "speednet", "torchvision"}  # in the fast tests; the others add no operator
+KINDS = {"cnn4_bn", "resnet", "speednet", "torchvision", "vit"}  # in the fast tests; the others add no operator
 SLOW = {name: pytest.mark.slow for name in MODELS if name not in KINDS}
 ZOO = {
     "resnet18": [],

@@ -11,6 +11,7 @@ def test_every_rule_is_about_a_key_that_some_choice_has():
         "model=torchvision",
         "model=cnn2",
         "model=speednet",
+        "model=vit",
         "optimizer=muon",
     )
     for overrides in ([], *([choice] for choice in choices)):

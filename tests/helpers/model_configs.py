@@ -13,8 +13,13 @@ ACTIVATIONS = sorted(path.stem for path in (conf_dir() / "activation").glob("*.y
 OURS = [name for name in MODELS if "activation" in OmegaConf.load(conf_dir() / "model" / f"{name}.yaml")]
 # The same plan with fewer channels, for tests that build or train every network.
 NARROW: dict[str, dict[str, Any]] = {
+    "convmixer": {"width": 32, "depth": 2},
+    "densenet": {"depth": 16, "growth_rate": 8},
+    "preact_resnet": {"blocks": 1},
     "speednet": {"widths": [16, 32, 32]},
     "resnet18": {"stem_width": 8, "widths": [8, 16, 32, 64]},
+    "vgg": {"depth": 11},
+    "vit": {"width": 48, "depth": 2, "heads": 4, "hidden": 96},
     "wide_resnet": {"depth": 10, "widen_factor": 1},
 }
 

@@ -1,5 +1,6 @@
 import math
 from collections import Counter
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -8,6 +9,7 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 from cifar_lightning.config.compose import conf_dir, instantiate, plain
+from cifar_lightning.runs.build import fitted
 
 
 # What the recipes' authors, and for resnet18 and wide_resnet the papers and their code, have.
@@ -23,6 +25,11 @@ from cifar_lightning.config.compose import conf_dir, instantiate, plain
         ("alexnet", 4_510_794),
         ("resnet", 175_258),
         ("resnet18", 11_173_962),
+        ("preact_resnet", 1_703_258),
+        ("vgg", 14_728_266),
+        ("densenet", 769_162),
+        ("convmixer", 594_186),
+        ("vit", 2_738_134),
         ("wide_resnet", 36_479_194),
         ("speednet", 1_972_792),
         ("torchvision", 11_181_642),
@@ -42,6 +49,15 @@ def test_logits_do_not_depend_on_the_rest_of_the_batch(name):
     assert both.shape == (2, 10)
     torch.testing.assert_close(first, both[:1], rtol=1e-4, atol=1e-5)
     assert not torch.allclose(both[0], both[1])
+
+
+@pytest.mark.parametrize(("size", "channels", "classes"), [(28, 1, 10), (64, 3, 200)])
+@pytest.mark.parametrize("name", ["convmixer", "densenet", "preact_resnet", "resnet", "vgg", "vit", "wide_resnet"])
+def test_a_network_takes_its_sizes_from_the_data(name, size, channels, classes):
+    data = SimpleNamespace(image_shape=(channels, size, size), class_names=[str(label) for label in range(classes)])
+    torch.manual_seed(0)
+    network = instantiate(fitted(plain(model_config(name, **NARROW.get(name, {}))), data)).eval()
+    assert network(torch.randn(2, channels, size, size)).shape == (2, classes)
 
 
 @pytest.mark.parametrize("name", MODELS)

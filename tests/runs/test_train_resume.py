@@ -27,6 +27,7 @@ KINDS = {
         "model.stem_width=4",
         "model.widths=[4,8]",
         "model.blocks=1",
+        "model.stochastic_depth=0.5",
         "ema_decay=0.9",
         "augmentation=mixup",
     ],

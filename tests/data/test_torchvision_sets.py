@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import torch
 import torchvision
-from helpers.model_configs import MODELS
 from PIL import Image
 
 from cifar_lightning.data.arrays import with_channels
@@ -78,12 +77,11 @@ def test_colours_become_grey_as_in_pillow():
 
 
 @pytest.mark.parametrize("keys", [["data.image_size=28"], ["data.channels=3"]], ids=["28 px, grey", "32 px, colour"])
-@pytest.mark.parametrize("model", sorted({*MODELS} - {"torchvision"}))
-def test_every_network_follows_the_data(command, root, model, keys):
+@pytest.mark.parametrize("model", ["cnn2", "resnet", "speednet"])  # tests/models has the others
+def test_networks_follow_the_data(command, root, model, keys):
     small = [*("data=fashion_mnist", f"data.root={root}", "data.val_size=0", "logger=none", "data.batch_size=60")]
     outcome = command(*small, *keys, f"model={model}", "trainer.fast_dev_run=true", "callbacks.model_summary=null")
-    small_for_it = "nothing is left of a 28 px image" in outcome.err
-    assert outcome.code == 0 or small_for_it, outcome.err
+    assert outcome.code == 0, outcome.err
 
 
 def test_torchvisions_networks_take_grey_images(command, root):

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from cifar_lightning.data.arrays import Arrays, LabeledImages, Source
-from cifar_lightning.errors import UserError, regular
+from cifar_lightning.errors import UserError, first_line, regular
 
 SPLITS = ("train", "val", "test")
 
@@ -28,7 +28,10 @@ def read(source: Source, official: None) -> Arrays:
                 raise UserError(f"{path} holds one array: it must be an .npz file of several")
             found = {name: file[name] for name in file.files}
     except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
-        raise UserError(f"{path} is not an .npz file of plain arrays: {str(error).splitlines()[0]}") from error
+        reason = first_line(error)
+        if "Object arrays" in reason:
+            reason = "it has an array of Python objects, such as images of different sizes"
+        raise UserError(f"{path} is not an .npz file of plain arrays: {reason}") from error
     splits = {split: labeled(found, split, path) for split in SPLITS if split != "val" or "val_images" in found}
     shapes = {split: some.images.shape[1:] for split, some in splits.items()}
     if len(set(shapes.values())) > 1:
@@ -76,4 +79,8 @@ def class_names(found: dict[str, Any], splits: dict[str, LabeledImages], path: P
     for split, some in splits.items():
         if wrong := sorted(set(some.labels.tolist()) - set(range(classes))):
             raise UserError(f"{path}: {split}_labels hold {wrong[0]}, but there are {classes} classes, from 0")
-    return names or [str(i) for i in range(classes)]
+    names = names or [str(i) for i in range(classes)]
+    counts = np.bincount(train, minlength=classes)
+    if 0 in counts:
+        raise UserError(f"{path}: class {names[int(counts.argmin())]} has no training images")
+    return names

@@ -53,7 +53,8 @@ class Focal(nn.Module):
 
     def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
         log_p = logits.log_softmax(1)
-        focused = -((1 - log_p.exp()) ** self.gamma) * log_p
+        rest = (-log_p.expm1()).clamp(min=1e-12)  # 1 - p; a power below 1 has no gradient at 0
+        focused = -(rest**self.gamma) * log_p
         return (probabilities(targets, logits.shape[1]) * focused).sum(1).mean()
 
 

@@ -20,7 +20,8 @@ class GeneralizedCrossEntropy(nn.Module):
         self.q = q
 
     def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
-        losses = (1 - logits.softmax(1) ** self.q) / self.q
+        # p^q as exp(q log p): the gradient of a power of 0, where p underflows, is infinite.
+        losses = (1 - (self.q * logits.log_softmax(1)).exp()) / self.q
         return (probabilities(targets, logits.shape[1]) * losses).sum(1).mean()
 
 

@@ -72,7 +72,12 @@ WRONG = {
     "the splits' images differ in shape (train [3, 32, 32], test [3, 16, 16])": {
         "test_images": ARRAYS["test_images"][..., :16, :16]
     },
-    "is not an .npz file of plain arrays": {"train_labels": np.array([{}] * 300, dtype=object)},
+    "it has an array of Python objects, such as images of different sizes": {
+        "train_images": np.array([np.zeros((i, i, 3)) for i in range(300)], dtype=object)
+    },
+    "class 3 has no training images": {
+        "train_labels": np.where(ARRAYS["train_labels"] == 3, 4, ARRAYS["train_labels"])
+    },
 }
 
 

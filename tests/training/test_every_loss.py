@@ -6,7 +6,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from cifar_lightning.config.compose import compose, instantiate, plain
 from cifar_lightning.config.hints import choices
+from cifar_lightning.runs.build import parameters_of
 
 QUICK = [
     "data=digits", "model=cnn2", "optimizer=adam", "optimizer.lr=0.003", "scheduler=none", "logger=none",
@@ -44,6 +46,17 @@ def test_ldam_is_told_when_its_late_epochs_begin(command):
 def test_it_takes_the_soft_targets_of_mixup(command, loss):
     outcome = command(*QUICK, "augmentation=mixup", f"loss={loss}", "trainer.max_epochs=1", "hydra.run.dir=run")
     assert outcome.code == 0, outcome.err
+
+
+@pytest.mark.parametrize(("loss", "keys"), [*((loss, {}) for loss in choices("loss")), ("focal", {"gamma": 0.5})])
+def test_gradients_are_finite_for_the_surest_logits(loss, keys):
+    """A probability that underflows to 0, or rounds to 1, must not end a training."""
+    settings = plain(compose([f"loss={loss}"]).loss)
+    counts = {"class_counts": [5, 3, 1]} if "class_counts" in parameters_of(settings["_target_"]) else {}
+    criterion = instantiate({**settings, **keys, **counts})
+    logits = torch.tensor([[300.0, 0, -300], [-300, 300, 0], [0, 0, 0]], requires_grad=True)
+    criterion(logits, torch.tensor([0, 0, 1])).backward()
+    assert logits.grad.isfinite().all()
 
 
 def test_a_class_without_images_is_one_line(command):

@@ -52,6 +52,7 @@ def run(given: Given) -> int:
 
     from cifar_lightning.api import load
     from cifar_lightning.checkpoints.load import load_data
+    from cifar_lightning.data.arrays import with_channels
     from cifar_lightning.data.images import check_background, find_images, read_images
     from cifar_lightning.evaluation.testing import picked
     from cifar_lightning.reporting import predictions
@@ -65,7 +66,7 @@ def run(given: Given) -> int:
         images, read, problems = read_images(
             files, classifier.image_shape[-1], fit=given["fit"], background=given["background"]
         )
-        names, labels = list(map(str, read)), None
+        images, names, labels = with_channels(images, classifier.image_shape[0]), list(map(str, read)), None
     else:
         data = load_data(classifier.config, given["data.root"], checkpoint, given["trust"])
         chosen, problems = picked(data, split, numbers, classifier.class_names), []

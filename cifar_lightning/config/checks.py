@@ -209,7 +209,7 @@ def check_choices(config: DictConfig) -> None:
 
 def check_choice(key: str, value: Any, valid: tuple[Any, ...] | None) -> None:
     if valid is not None and value not in valid:
-        raise UserError(f"{key}={value}: must be one of {', '.join(map(str, valid))}")
+        raise UserError(f"{key}={value}: must be one of {', '.join('null' if v is None else str(v) for v in valid)}")
 
 
 def targets(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, dict[str, Any]]]:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 import cifar_lightning
 from cifar_lightning.checkpoints.load import find_root, load_classifier, load_data
 from cifar_lightning.checkpoints.read import read_checkpoint
+from cifar_lightning.data.arrays import with_channels
 from cifar_lightning.data.digits import load_digits
 from cifar_lightning.data.sets import SETS
 from cifar_lightning.errors import UserError
@@ -77,7 +78,7 @@ def export(
     Raises UserError, and leaves `out` as it was, if the file can't be written or its logits differ too much.
     """
     classifier = load_classifier(checkpoint, trusted)
-    images, what = sample_images(classifier.config, root, checkpoint)
+    images, what = sample_images(classifier.config, classifier.image_shape or (3, 32, 32), root, checkpoint)
     expected = Classifier(classifier).logits(images)
     inputs = images if dtype == "uint8" else images.float() / 255
     notes = metadata(classifier, checkpoint.name, dtype)
@@ -166,11 +167,17 @@ def write_weights(checkpoint: Path, path: Path, notes: Mapping[str, Any]) -> Non
     torch.save(slim | {"cifar_lightning": ours, "metadata": dict(notes)}, path)
 
 
-def sample_images(config: Mapping[str, Any], root: str | None, checkpoint: Path) -> tuple[Tensor, str]:
-    """Some test images of the checkpoint's data if present, else of the digits, and a description."""
+def sample_images(
+    config: Mapping[str, Any], shape: Sequence[int], root: str | None, checkpoint: Path
+) -> tuple[Tensor, str]:
+    """Some images [N, C, H, W] of this shape, and what they are: of the checkpoint's test set if that is there."""
     root = root or find_root(config, checkpoint)
     official = SETS[config["data"]["name"]].official if config["data"].get("name") in SETS else None
     if official and root and Path(root, official.folder).is_dir():
         with suppress(UserError):  # damaged data is no reason not to export
             return load_data(config, root).test.images[:CHECKED_IMAGES], f"images of {official.title}'s test set"
-    return torch.from_numpy(load_digits().test.images[:CHECKED_IMAGES]), "images of handwritten digits"
+    digits = with_channels(load_digits().test.images[:CHECKED_IMAGES], shape[0])
+    if digits.shape[1:] == tuple(shape):
+        return torch.from_numpy(digits), "images of handwritten digits"
+    noise = torch.randint(0, 256, (CHECKED_IMAGES, *shape), generator=torch.Generator().manual_seed(0))
+    return noise.to(torch.uint8), "random images"

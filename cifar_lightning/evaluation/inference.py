@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from cifar_lightning.data.arrays import with_channels
 from cifar_lightning.data.images import read_image, to_array
 from cifar_lightning.errors import UserError
 from cifar_lightning.training.classifier import ImageClassifier
@@ -93,7 +94,7 @@ def as_batch(images: Any, shape: Sequence[int]) -> Tensor:
             to_array(each, shape[-1]) if isinstance(each, Image.Image) else read_image(each, shape[-1])
             for each in images
         ]
-        return torch.from_numpy(np.stack(arrays))
+        return torch.from_numpy(with_channels(np.stack(arrays), shape[0]))
     batch = torch.as_tensor(images)
     batch = batch[None] if batch.ndim == 3 else batch
     if not len(batch) or (shape and batch.shape[1:] != tuple(shape)):

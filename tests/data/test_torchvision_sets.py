@@ -9,6 +9,7 @@ import torch
 import torchvision
 from PIL import Image
 
+from cifar_lightning import api
 from cifar_lightning.data.arrays import with_channels
 from cifar_lightning.data.datamodule import ImageDataModule
 from cifar_lightning.data.torchvision_sets import CLASSES
@@ -124,3 +125,25 @@ def test_normalizing_as_imagenet_needs_colours(command, root):
         "data.batch_size=9",
     )
     assert "data.normalize=imagenet needs colour images: add data.channels=3" in outcome.err
+
+
+@pytest.mark.parametrize("augmentation", ["affine_jitter", "flip_crop_cutout", "trivial_augment"])
+def test_augmentations_take_grey_images(command, augmentation):
+    words = [*("data=digits", "data.channels=1", "model=cnn2", "logger=none", "data.num_workers=0")]
+    outcome = command(*words, f"augmentation={augmentation}", "trainer.fast_dev_run=true")
+    assert outcome.code == 0, outcome.err
+
+
+def test_a_network_for_grey_images_takes_any_photo_and_can_be_exported(command):
+    words = [*("data=digits", "data.channels=1", "model=cnn2", "logger=none", "augmentation=none")]
+    assert command(*words, "trainer.max_epochs=1", "hydra.run.dir=run").code == 0
+    Image.new("RGB", (40, 30), "red").save("photo.png")
+    for arguments in (
+        ["predict", "run", "images=photo.png"],
+        ["evaluate", "run"],
+        ["export", "run", "format=state_dict"],
+    ):
+        outcome = command(*arguments)
+        assert outcome.code == 0, outcome.err
+    classifier = api.load("run")
+    assert classifier.predict("photo.png").names == classifier.predict(Image.open("photo.png")).names

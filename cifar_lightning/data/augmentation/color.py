@@ -15,7 +15,7 @@ class ColorJitter:
     A number s draws the factor from 1 - s to 1 + s, a pair from low to high; 0 leaves that property unchanged. As
     torchvision's v2.ColorJitter on tensors: clamped, and uint8 rounded down, after each step.
 
-    Shapes: images [N, 3, H, W], uint8 or float in [0, 1]; parameters (order int64 [N], factors float [N, 3]).
+    Shapes: images [N, 3 or 1, H, W], uint8 or float in [0, 1]; parameters (order int64 [N], factors float [N, 3]).
     """
 
     def __init__(
@@ -66,6 +66,8 @@ def _mean_grey(values: Tensor, is_float: bool) -> Tensor:
 
 
 def _grey(values: Tensor, is_float: bool) -> Tensor:
+    if values.shape[1] == 1:
+        return values.clone()
     red, green, blue = values.unbind(1)
     # Weights and rounding of torchvision's (ITU-R BT.601).
     grey = red.mul(0.2989).add_(green, alpha=0.587).add_(blue, alpha=0.114)[:, None]

@@ -11,8 +11,8 @@ from cifar_lightning.errors import UserError
 class Cutout:
     """Blank a square of `size` pixels around a random pixel of each image, cut off at the border.
 
-    `fill` is a value in [0, 1], or one per channel; the default is black. The paper fills normalized images with 0, the
-    training mean here.
+    `fill` is a value in [0, 1], or one per channel (for grey images, their mean); the default is black. The paper fills
+    normalized images with 0, the training mean here.
 
     Shapes: images [N, C, H, W], uint8 or float in [0, 1]; parameters float [N, 2], the centre (y, x) in [0, 1).
     """
@@ -34,6 +34,8 @@ class Cutout:
         rows = self._covered(centres[:, 0], height)
         columns = self._covered(centres[:, 1], width)
         fill = self.fill.to(images.device)[:, None, None]
+        if images.shape[1] == 1:
+            fill = fill.mean(0, keepdim=True)
         fill = fill if images.is_floating_point() else (fill * 255).round()
         return torch.where((rows[:, :, None] & columns[:, None])[:, None], fill.to(images.dtype), images)
 

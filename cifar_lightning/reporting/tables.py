@@ -60,6 +60,7 @@ def result_rows(metrics: Mapping[str, Any]) -> list[Row]:
     rows = [
         ("test accuracy", percent(metrics.get("test/acc"))),
         ("test accuracy without TTA", percent(metrics.get("test/acc_without_tta"))),
+        ("test accuracy with what was left out", percent(metrics.get("test/acc_with_excluded"))),
         ("test accuracy, top 5", percent(metrics.get("test/top5"))),
         ("test loss", number(metrics.get("test/loss"), 4)),
         ("calibration error (ECE)", percent(metrics.get("test/ece"))),

@@ -48,9 +48,7 @@ def run(given: Given) -> int:
     if given["runs"] is not None:
         unused = [name for name in typed if name in (set(OF_DATA) - {"data.root"}) | set(OF_PAIRS)]
         if unused:
-            raise UserError(
-                f"{unused[0]} has no effect with runs=…, whose own data and checkpoints are used: leave it out"
-            )
+            raise UserError(f"{unused[0]} has no effect with runs=FOLDER, whose data and checkpoints are used")
         return label_errors(given, output_folder(given["output"], "label_errors"))
     if "embedding_threshold" in typed and given["ckpt_path"] is None:
         raise UserError("embedding_threshold has no effect without ckpt_path=RUN")

@@ -9,7 +9,7 @@ The thresholds were chosen on CIFAR-10, beside the pairs that B. Barz and J. Den
 features ("Do we train on test data?", 2020, arXiv 1902.00423).
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -45,7 +45,7 @@ def near_duplicates(images: Tensor, threshold: float = SIMILAR) -> Pairs:
     """
     descriptor = Thumbnails(images)
     plain = descriptor(images)
-    small = torch.cat([F.avg_pool2d(band_passed(some), 2) for some in images.split(BATCH)])
+    small = in_batches(lambda some: F.avg_pool2d(band_passed(some), 2), images)
     reach = images.shape[-1] // 8
     found = []
     for mirror in (False, True):
@@ -93,19 +93,25 @@ class Thumbnails:
     def _thumbnails(self, images: Tensor, mirror: bool, shift: tuple[int, int]) -> Tensor:
         (across, down), size = shift, images.shape[-1]
         edge = max(map(abs, shift))
-        thumbnails = []
-        for some in images.split(BATCH):
+        inner = (..., slice(edge - down, edge - down + size), slice(edge - across, edge - across + size))
+
+        def thumbnail(some: Tensor) -> Tensor:
             padded = F.pad(_mirrored(some, mirror).float(), (edge,) * 4, mode="replicate")
-            moved = padded[:, :, edge - down : edge - down + size, edge - across : edge - across + size]
-            thumbnails.append(F.adaptive_avg_pool2d(moved, THUMBNAIL).flatten(1))
-        vectors = torch.cat(thumbnails)
+            return F.adaptive_avg_pool2d(padded[inner], THUMBNAIL).flatten(1)
+
+        vectors = in_batches(thumbnail, images)
         return F.normalize(vectors - vectors.mean(1, keepdim=True))
 
 
 def whitening(vectors: Tensor) -> Tensor:
-    """The matrix [D, D] that makes the directions of vectors [N, D] vary alike, except for those that hardly vary."""
-    variances, directions = torch.linalg.eigh((vectors.T @ vectors).double() / len(vectors))
-    return (directions / (variances + 0.01 * variances.mean()).clamp(min=1e-12).sqrt()).float()
+    """The matrix [D, D] that makes vectors [N, D] vary alike in all directions in which they vary at all.
+
+    The fewer vectors there are, the less it does: two of few would be made different because they are alike.
+    """
+    count, size = vectors.shape
+    variances, directions = torch.linalg.eigh((vectors.T @ vectors).double() / count)
+    least = max(0.01, size / count) * variances.mean()
+    return (directions / (variances + least).clamp(min=1e-12).sqrt()).float()
 
 
 def similar_pairs(a: Tensor, b: Tensor, threshold: float) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
@@ -147,6 +153,15 @@ def correlation(a: Tensor, b: Tensor, reach: int, stride: int = 1) -> Tensor:
     windows = windows.permute(0, 2, 3, 1, 4, 5).flatten(3).flatten(1, 2)
     lengths = windows.norm(dim=2) * part.norm(dim=1)
     return ((windows @ part)[..., 0] / lengths.clamp(min=1)).amax(1)
+
+
+def in_batches(function: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
+    """function(images), some at a time, into memory that is reserved once: small results between large ones that come
+    and go would leave gigabytes of holes."""
+    whole = torch.empty(len(images), *function(images[:1]).shape[1:])
+    for start in range(0, len(images), BATCH):
+        whole[start : start + BATCH] = function(images[start : start + BATCH])
+    return whole
 
 
 def _mirrored(images: Tensor, mirror: bool) -> Tensor:

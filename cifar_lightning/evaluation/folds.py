@@ -52,9 +52,7 @@ def check_folds(runs: Mapping[Path, Classifier]) -> None:
     first = next(iter(settings))
     for path, data in settings.items():
         if type(data.get("folds")) is not int or type(data.get("fold")) is not int:
-            raise UserError(
-                f"{path} is of a run without folds: make a sweep such as -m data.folds=5 data.fold=0,1,2,3,4"
-            )
+            raise UserError(f"{path}: its run has no folds, as those of -m data.folds=5 data.fold=0,1,2,3,4 have")
         for key in SHARED:
             if data.get(key) != settings[first].get(key):
                 shown = f"{key}={settings[first].get(key)}", f"{key}={data.get(key)}"

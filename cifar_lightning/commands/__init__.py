@@ -8,6 +8,6 @@ COMMANDS = {
     "summarize": "a table of runs, seeds folded into mean and standard deviation",
     "report": "an HTML page of a run or of many",
     "search": "good hyperparameters, by Optuna",
-    "data": "what is in the data, and whether its splits share an image",
+    "data": "what is in the data, and leaks of its split; `data audit`: near-duplicates, wrong labels",
     "models": "every network with its parameters and multiply-adds",
 }

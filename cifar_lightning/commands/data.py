@@ -14,7 +14,8 @@ PATHS = ("data.root", "data.labels_file")
 COMMAND = Command(
     "data",
     "Describe the data: MD5 of the files, images of each class in each split, mean and standard deviation of the\n"
-    "channels, and images that occur more than once, within a split or across splits. Exit code 1 if the split leaks.",
+    "channels, and images that occur more than once, within a split or across splits. Exit code 1 if the split leaks.\n"
+    "`data check` is the same; `data audit` looks for near-duplicates and wrong labels, see `data audit --help`.",
     keys={
         "data": Key("the data set", "cifar10", tuple(SETS)),
         "data.root": Key("the folder with the files", "data"),
@@ -44,8 +45,9 @@ COMMAND = Command(
         "data.val_size=5000 data.split_seed=1": "another split",
         "data=folder data.root=photos": "images of your own",
         "data.imbalance=100": "what a variant of the training split leaves of each class",
+        "audit data=digits": "near-duplicates of the bundled digits",
     },
-    usage="[key=value ...]",
+    usage="[check|audit] [key=value ...]",
 )
 
 
@@ -88,4 +90,9 @@ def overrides(typed: Sequence[str]) -> list[str]:
 
 
 def main(arguments: Sequence[str]) -> int:
-    return COMMAND.call(run, arguments)
+    first, *rest = arguments or [""]
+    if first == "audit":
+        from cifar_lightning.commands import audit  # which takes some of its keys from here
+
+        return audit.main(rest)
+    return COMMAND.call(run, rest if first == "check" else arguments)

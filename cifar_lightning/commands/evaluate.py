@@ -6,6 +6,7 @@ from pathlib import Path
 from cifar_lightning.commands.parser import ACCELERATOR, CHECKPOINT, ELSEWHERE, Command, Given, Key, output_path
 from cifar_lightning.config.signatures import choices_of
 from cifar_lightning.console import say
+from cifar_lightning.errors import UserError
 from cifar_lightning.runs.folders import command
 
 COMMAND = Command(
@@ -16,6 +17,7 @@ COMMAND = Command(
         **CHECKPOINT,
         "split": Key("the split that is tested", "test", ("val", "test")),
         "tta": Key("average over mirrored, shifted views", "none", choices_of("cifar_lightning.training.tta", "TTA")),
+        "exclude": Key("a file of test images to leave out, such as test_near_duplicates.json of `data audit`"),
         "out": Key("a folder for the results, if not the one beside the checkpoint"),
         "precision": Key("such as 32-true, if not that of the training run"),
         **ACCELERATOR,
@@ -25,6 +27,7 @@ COMMAND = Command(
     examples={
         "ckpt_path=best.ckpt": "the test set; results in best_test/ beside the checkpoint",
         "ckpt_path=best.ckpt split=val tta=flip_shift out=results": "the validation split, six views of each image",
+        "ckpt_path=best.ckpt exclude=logs/audit/NAME/test_near_duplicates.json": "without copies of training images",
         "ckpt_path=logs/train/runs/RUN data.root=/data": "a run's best checkpoint; the data was moved",
     },
 )
@@ -32,7 +35,9 @@ COMMAND = Command(
 
 def run(given: Given) -> int:
     checkpoint, split, tta = given["ckpt_path"], given["split"], given["tta"]
-    name = "_".join([checkpoint.stem, split] + [tta] * (tta != "none"))
+    if given["exclude"] and split != "test":
+        raise UserError(f"exclude={given['exclude']} is for the test set: leave out split={split}")
+    name = "_".join([checkpoint.stem, split] + [tta] * (tta != "none") + ["excluding"] * bool(given["exclude"]))
     out = output_path(Path(given["out"] or checkpoint.with_name(name)).expanduser(), folder=True)
 
     # These import torch, which help and errors do without.
@@ -40,8 +45,9 @@ def run(given: Given) -> int:
 
     from cifar_lightning.checkpoints.load import load_classifier, load_data
     from cifar_lightning.console import adopt_lightning_loggers
+    from cifar_lightning.data.loader import Split
     from cifar_lightning.evaluation import calibration
-    from cifar_lightning.evaluation.testing import build_evaluator, chosen_split, test_logits
+    from cifar_lightning.evaluation.testing import build_evaluator, chosen_split, kept_images, test_logits
     from cifar_lightning.reporting import files, tables
     from cifar_lightning.runs import record
     from cifar_lightning.training.metrics import accuracy_by_frequency, test_metrics
@@ -51,7 +57,11 @@ def run(given: Given) -> int:
     trainer = build_evaluator(classifier.config, given["accelerator"], given["precision"])
     data = load_data(classifier.config, given["data.root"], checkpoint, given["trust"])
     part = chosen_split(data, split, classifier.class_names)
+    kept = kept_images(part, data.name, Path(given["exclude"]).expanduser() if given["exclude"] else None)
     logits = test_logits(trainer, classifier, part, data.eval_batch_size, tta)
+    of_all = (logits.argmax(1) == part.labels).float().mean().item()
+    excluded = len(part) - len(kept)
+    part, logits = Split(part.images[kept], part.labels[kept]), logits[kept]
 
     metrics = test_metrics(logits, part.labels, classifier.class_names)
     metrics |= accuracy_by_frequency(metrics, data.train.labels)
@@ -62,6 +72,7 @@ def run(given: Given) -> int:
     drawn["confidence"] = calibration.confidence_histogram(confidences, correct)
     evaluation = {
         **{key.replace("test/", f"{split}/"): value for key, value in metrics.items()},
+        **({"test/acc_with_excluded": of_all, "excluded": excluded} if given["exclude"] else {}),
         "images": len(part),
         "tta": tta,
         "parameters": sum(p.numel() for p in classifier.network.parameters()),
@@ -71,11 +82,12 @@ def run(given: Given) -> int:
         "command": command("evaluate", *given["typed"]),
         **record.provenance(trainer, data),
     }
-    record.write_test(out, logits, part.labels, classifier.class_names)
+    record.write_test(out, logits, part.labels, classifier.class_names, kept.tolist())
     record.save_figures(out, drawn)
     files.write_json(out / "evaluation.json", evaluation)
 
     title = f"{len(part):,} images of the {'validation split' if split == 'val' else 'test set'}"
+    title += f", {excluded:,} left out" if given["exclude"] else ""
     get_console().print(tables.rich_table(tables.result_rows(evaluation | {"checkpoint": checkpoint.name}), title))
     get_console().print(tables.rich_table(tables.class_rows(metrics), "Accuracy per class"))
     for path in sorted((out / "figures").glob("*.png")):

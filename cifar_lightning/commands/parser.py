@@ -36,7 +36,7 @@ ACCELERATOR = {"accelerator": Key("the device", "auto", ("auto", "cpu", "gpu", "
 
 @dataclass(frozen=True)
 class Command:
-    """`python -m cifar_lightning <name>`: its description and keys. A key `ckpt_path` is mandatory."""
+    """`python -m cifar_lightning <name>`: its description and keys. A key `ckpt_path` is mandatory by default."""
 
     name: str
     description: str
@@ -47,6 +47,7 @@ class Command:
     several: tuple[str, ...] = ()  # keys that may be given more than once; their values are lists
     overrides: bool = False  # whether other words are overrides of a run's config
     quiet: bool = False  # log warnings only
+    needs_checkpoint: bool = True
 
     def call(self, run: Callable[[Given], int], arguments: Sequence[str]) -> int:
         """Run the command and return the exit code; a UserError is printed as `error: …` on standard error."""
@@ -82,9 +83,10 @@ class Command:
             self._check(word, name, equals, value, given)
             given[name] = [*given.get(name, []), value] if name in self.several else value
         if "ckpt_path" in self.keys:
-            if "ckpt_path" not in given:
+            if "ckpt_path" in given:
+                given["ckpt_path"] = checkpoint_file(given["ckpt_path"])
+            elif self.needs_checkpoint:
                 raise UserError("ckpt_path=FILE is missing: name a checkpoint, e.g. the best.ckpt of a run")
-            given["ckpt_path"] = checkpoint_file(given["ckpt_path"])
             given["trust"] = [module for module in given.get("trust", "").split(",") if module]
         defaults: Given = {name: [] if name in self.several else key.default for name, key in self.keys.items()}
         return defaults | given | {"typed": list(arguments), "overrides": overrides}

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from cifar_lightning.evaluation.inference import Classifier
+from cifar_lightning.evaluation.inference import BATCH, Classifier
 from cifar_lightning.training.classifier import ImageClassifier
 
 Kinds = type[nn.Module] | tuple[type[nn.Module], ...]
@@ -47,6 +47,25 @@ def _recorded(module: ImageClassifier, images: Tensor, kinds: Kinds, inputs: boo
         for handle in handles:
             handle.remove()
     return values
+
+
+@torch.inference_mode()
+def embeddings(classifier: Classifier, images: Tensor) -> Tensor:
+    """What the last layer is given for images uint8 [N, C, H, W]: features float [N, D] on the CPU.
+
+    The last layer is the last linear one or convolution; features that still have places are averaged over them.
+    """
+    module = classifier.module
+    head = [layer for layer in module.network.modules() if isinstance(layer, nn.Linear | nn.Conv2d)][-1]
+    kept: list[Tensor] = []
+    handle = head.register_forward_pre_hook(lambda _, given: kept.append(given[0].float().cpu()))
+    try:
+        for some in images.split(BATCH):
+            module(some.to(module.device))
+    finally:
+        handle.remove()
+    features = torch.cat(kept)
+    return features.flatten(2).mean(2) if features.ndim == 4 else features.flatten(1)
 
 
 def weight_gradients(module: ImageClassifier, images: Tensor, labels: Tensor) -> dict[str, Tensor]:

@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, get_args
 
 import lightning as L
@@ -14,6 +15,7 @@ from cifar_lightning.data.datamodule import ImageDataModule
 from cifar_lightning.data.device_loader import EvaluationLoader
 from cifar_lightning.data.loader import Split
 from cifar_lightning.errors import UserError, first_line
+from cifar_lightning.reporting.files import read_json
 from cifar_lightning.training.classifier import ImageClassifier
 from cifar_lightning.training.precision import Precision, resolve_precision
 from cifar_lightning.training.tta import TTA
@@ -42,6 +44,35 @@ def picked(datamodule: ImageDataModule, name: str, numbers: Sequence[int], class
         raise UserError(f"index={name}:{beyond[0]}: there are {len(split):,} images, numbered from 0")
     rows = torch.tensor(numbers)
     return Split(split.images[rows], split.labels[rows])
+
+
+def kept_images(split: Split, name: str, exclude: Path | None) -> Tensor:
+    """The indices of the test images that are left without those in the file `exclude`, as `data audit` writes it.
+
+    name: of the data set. Raises UserError for a file with anything else, or that leaves no image.
+    """
+    if exclude is None:
+        return torch.arange(len(split))
+    try:
+        content = read_json(exclude)
+    except (OSError, ValueError) as error:
+        reason = "there is no such file" if isinstance(error, FileNotFoundError) else first_line(error)
+        raise UserError(f"exclude={exclude}: {reason}") from error
+    form = '{"data": "' + name + '", "split": "test", "indices": [0, 1]}'
+    content = content if isinstance(content, dict) else {}
+    indices = content.get("indices")
+    if (content.get("data"), content.get("split")) != (name, "test") or not isinstance(indices, list):
+        raise UserError(f"exclude={exclude} is not a list of test images of {name}, such as {form}")
+    bad = [index for index in indices if type(index) is not int or not 0 <= index < len(split)]
+    if bad:
+        raise UserError(
+            f"exclude={exclude}: {str(bad[0])[:40]} is not one of the {len(split):,} images, numbered from 0"
+        )
+    kept = torch.ones(len(split), dtype=torch.bool)
+    kept[indices] = False
+    if not kept.any():
+        raise UserError(f"exclude={exclude} leaves no image to test")
+    return kept.nonzero()[:, 0]
 
 
 def build_evaluator(config: dict[str, Any], accelerator: str = "auto", precision: str | None = None) -> L.Trainer:

@@ -85,9 +85,11 @@ class _NoAliases(yaml.SafeLoader):
         return super().compose_node(parent, index)
 
 
-def write_csv(path: str | os.PathLike[str], rows: Sequence[Mapping[str, Any]]) -> None:
-    """Write the rows below a header of all their keys; None and missing keys are empty cells."""
-    columns = list(dict.fromkeys(key for row in rows for key in row))
+def write_csv(
+    path: str | os.PathLike[str], rows: Sequence[Mapping[str, Any]], columns: Sequence[str] | None = None
+) -> None:
+    """Write the rows below a header, by default of all their keys; None and missing keys are empty cells."""
+    columns = columns or list(dict.fromkeys(key for row in rows for key in row))
     with (
         atomic_path(path) as temporary,
         temporary.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file,

@@ -52,6 +52,7 @@ def result_rows(metrics: Mapping[str, Any]) -> list[Row]:
     rows = [
         ("test accuracy", percent(metrics.get("test/acc"))),
         ("test accuracy without TTA", percent(metrics.get("test/acc_without_tta"))),
+        ("test accuracy with what was left out", percent(metrics.get("test/acc_with_excluded"))),
         ("test accuracy, top 5", percent(metrics.get("test/top5"))),
         ("test accuracy, many-shot classes", percent(metrics.get("test/acc_many"))),
         ("test accuracy, medium-shot classes", percent(metrics.get("test/acc_medium"))),

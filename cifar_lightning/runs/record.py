@@ -182,10 +182,13 @@ def write(
     write_json(folder / "metrics.json", metrics)
 
 
-def write_test(folder: Path, logits: Tensor, labels: Tensor, names: Sequence[str]) -> None:
+def write_test(
+    folder: Path, logits: Tensor, labels: Tensor, names: Sequence[str], indices: Sequence[int] | None = None
+) -> None:
+    """Write predictions.csv; indices: those of the images, if some were left out."""
     confidences, predictions = logits.softmax(1).max(1)
     columns = (labels.tolist(), predictions.tolist(), confidences.tolist())
-    write_predictions(folder / "predictions.csv", range(len(labels)), *columns, names)
+    write_predictions(folder / "predictions.csv", indices or range(len(labels)), *columns, names)
 
 
 def save_figures(folder: Path, drawn: Mapping[str, Figure]) -> None:

@@ -8,8 +8,8 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "cifar_lightning"
 # Each may import those before it.
 ORDER = [
-    "errors", "console", "data", "models", "config", "optim", "training", "reporting", "callbacks", "checkpoints",
-    "evaluation", "runs", "sweeps", "api", "search", "commands", "__main__",
+    "errors", "console", "natural_order", "data", "models", "config", "optim", "training", "reporting", "callbacks",
+    "checkpoints", "evaluation", "runs", "sweeps", "api", "search", "commands", "__main__",
 ]  # fmt: skip
 
 

@@ -121,9 +121,9 @@ def label_errors(given: Given, out: Path) -> int:
         errors=rows,
         images=predicted.images,
         confusions=audit_pages.confusion_rows(found.joint, predicted.class_names),
+        accuracy=right,
         facts=[
             ("Runs", f"{len(runs)} in {given['runs']}"),
-            ("Out-of-fold accuracy", f"{right:.2%}".replace("%", " %")),
             ("Method", "confident learning (Northcutt et al. 2021, arXiv 1911.00068)"),
         ],
         command=command("data", "audit", *given["typed"]),

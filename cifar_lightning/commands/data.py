@@ -1,15 +1,15 @@
 """The data command: describe a data set and check its splits."""
 
+import re
 from collections.abc import Sequence
 
 from cifar_lightning.commands.parser import Command, Given, Key
 from cifar_lightning.config.checks import compose_checked
 from cifar_lightning.config.compose import plain, quoted
+from cifar_lightning.config.keys import PATHS
 from cifar_lightning.console import say
 from cifar_lightning.data.sets import SETS, fetch
 from cifar_lightning.errors import UserError
-
-PATHS = ("data.root", "data.labels_file")
 
 COMMAND = Command(
     "data",
@@ -86,7 +86,7 @@ def run(given: Given) -> int:
 def overrides(typed: Sequence[str]) -> list[str]:
     """The words as overrides, with paths quoted."""
     words = [word.partition("=") for word in typed]
-    return [f"{key}={quoted(value) if key in PATHS else value}" for key, _, value in words]
+    return [f"{key}={quoted(value) if re.fullmatch(PATHS, key) else value}" for key, _, value in words]
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -22,11 +22,8 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import InstantiationException
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from cifar_lightning.config.keys import decides
+from cifar_lightning.config.keys import PATHS, decides
 from cifar_lightning.errors import UserError, first_line
-
-# Keys whose values are paths.
-PATHS = r"ckpt_path|data\.root|data\.labels_file|paths\.\w+|hydra\.run\.dir|hydra\.sweep\.dir"
 
 
 def conf_dir() -> Path:

@@ -31,6 +31,8 @@ PROCESSES = replace(SPEED, folds=False, compared=True)
 # What to do with a trained network.
 STAGE = replace(RESULT, resume=True, folds=True, searched=False)
 
+# Keys whose values are paths, as a regular expression.
+PATHS = r"ckpt_path|data\.root|data\.labels_file|paths\.\w+|hydra\.run\.dir|hydra\.sweep\.dir"
 # A key covers all keys below it without an entry of their own; `group=choice` is one choice of a group.
 KEYS: dict[str, Decides] = {
     "task_name": PLACE,

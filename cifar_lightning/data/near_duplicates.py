@@ -155,13 +155,15 @@ def correlation(a: Tensor, b: Tensor, reach: int, stride: int = 1) -> Tensor:
     return ((windows @ part)[..., 0] / lengths.clamp(min=1)).amax(1)
 
 
-def in_batches(function: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
-    """function(images), some at a time, into memory that is reserved once: small results between large ones that come
-    and go would leave gigabytes of holes."""
-    whole = torch.empty(len(images), *function(images[:1]).shape[1:])
-    for start in range(0, len(images), BATCH):
-        whole[start : start + BATCH] = function(images[start : start + BATCH])
-    return whole
+def in_batches(function: Callable[[Tensor], Tensor], images: Tensor, size: int = BATCH) -> Tensor:
+    """The rows float [N, …] of a function for images [N, C, H, W], on the CPU, computed some at a time.
+
+    Their memory is reserved first: small results between large ones that come and go would leave gigabytes of holes.
+    """
+    rows = torch.empty(len(images), *function(images[:1]).shape[1:])
+    for start in range(0, len(images), size):
+        rows[start : start + size] = function(images[start : start + size])
+    return rows
 
 
 def _mirrored(images: Tensor, mirror: bool) -> Tensor:

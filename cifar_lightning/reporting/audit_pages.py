@@ -98,7 +98,7 @@ def near_duplicate_page(
     tests = len(images["test"])
     return render_page(
         title=f"Near-duplicates in {name}",
-        subtitle="Pairs of images, the most similar first: look whether they show the same photograph",
+        subtitle="Pairs of images, the most similar first: see for yourself whether they show the same picture",
         tiles=[
             ("test images with a copy in training", number(len(leaks)), f"{percent(len(leaks) / tests)} of {tests:,}"),
             ("pairs", number(len(pairs)), "within and across test and training"),
@@ -115,6 +115,7 @@ def label_error_page(
     errors: Sequence[Mapping[str, Any]],
     images: np.ndarray,
     confusions: Sequence[Row],
+    accuracy: float,
     facts: Sequence[tuple[str, str]],
     command: str,
     folder: Path,
@@ -122,7 +123,7 @@ def label_error_page(
     """The page of images whose label is doubtful, ranked as they are given.
 
     errors: rows of label_errors.csv; images: uint8 [N, C, H, W] of the training set; confusions: counts of (given,
-    likely) labels.
+    likely) labels; accuracy: of the out-of-fold predictions.
     """
     cards = [
         Card(
@@ -130,7 +131,8 @@ def label_error_page(
             f"training image {error['index']}, labelled {error['label']}",
             [
                 f"{error['likely']}, not {error['label']}?",
-                f"probability {percent(error['probability'], 1)}, margin {error['margin']:.3f}",
+                f"probability {percent(error['probability'], 1)}",
+                f"margin {error['margin']:.3f}",
                 f"train {error['index']}",
             ],
         )
@@ -139,8 +141,11 @@ def label_error_page(
     share = len(errors) / max(len(images), 1)
     return render_page(
         title=f"Doubtful labels in {name}",
-        subtitle="Training images whose label networks that did not train on them disagree with, the clearest first",
-        tiles=[("doubtful labels", number(len(errors)), f"{percent(share)} of {len(images):,}")],
+        subtitle="Training images whose label is doubted by networks that were not trained on them, the worst first",
+        tiles=[
+            ("doubtful labels", number(len(errors)), f"{percent(share)} of {len(images):,}"),
+            ("accuracy", percent(accuracy), "of the networks, each on its own fold"),
+        ],
         sections={
             "Images": _shown(cards, "label_errors.csv", len(errors)) or [("note", "No label is doubtful.")],
             "Confusions": [("table", confusions[:FREQUENT], "The most frequent given and likely labels")]

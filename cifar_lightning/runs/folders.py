@@ -15,7 +15,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 from omegaconf import DictConfig
 
-from cifar_lightning.config.compose import PATHS
+from cifar_lightning.config.keys import PATHS
 from cifar_lightning.console import say
 from cifar_lightning.errors import UserError, causes, first_line, regular
 

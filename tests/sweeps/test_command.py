@@ -49,7 +49,9 @@ def test_a_glob_finds_what_a_person_has_added(tmp_path):
 
 
 def test_a_glob_that_finds_nothing_is_an_error():
-    with pytest.raises(UserError, match=r"experiment=glob\(clasic/\*\) matches nothing. Choose from: classic/alexnet"):
+    with pytest.raises(
+        UserError, match=r"experiment=glob\(clasic/\*\) matches nothing. Choose from: cifar100/resnet, classic/alexnet"
+    ):
         expanded("experiment=glob(clasic/*)")
 
 

@@ -85,7 +85,9 @@ def test_resuming_testing_and_summarising_run(command, capsys, cifar_folder):
         if name == "search":
             given = [word for word in given if not word.startswith("n_trials=")] + SHORT_SEARCH
         if name == "data":
-            given = [f"data.root={cifar_folder}", "data.verify=false", "data.val_size=60"]
+            audit = "audit" in given
+            given = [*["audit"] * audit, f"data.root={cifar_folder}", "data.verify=false"]
+            given += [] if audit else ["data.val_size=60"]
         outcome = command(name, *given)
         assert outcome.code == 0, (line, outcome.err)
         printed += outcome.out

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from cifar_lightning.data.near_duplicates import in_batches
 from cifar_lightning.evaluation.inference import BATCH, Classifier
 from cifar_lightning.training.classifier import ImageClassifier
 
@@ -57,15 +58,18 @@ def embeddings(classifier: Classifier, images: Tensor) -> Tensor:
     """
     module = classifier.module
     head = [layer for layer in module.network.modules() if isinstance(layer, nn.Linear | nn.Conv2d)][-1]
-    kept: list[Tensor] = []
-    handle = head.register_forward_pre_hook(lambda _, given: kept.append(given[0].float().cpu()))
+    latest: list[Tensor] = []
+    handle = head.register_forward_pre_hook(lambda _, given: latest.append(given[0]))
+
+    def features(some: Tensor) -> Tensor:
+        latest.clear()
+        module(some.to(module.device))
+        return latest[0].flatten(2).mean(2) if latest[0].ndim == 4 else latest[0].flatten(1)
+
     try:
-        for some in images.split(BATCH):
-            module(some.to(module.device))
+        return in_batches(features, images, BATCH)
     finally:
         handle.remove()
-    features = torch.cat(kept)
-    return features.flatten(2).mean(2) if features.ndim == 4 else features.flatten(1)
 
 
 def weight_gradients(module: ImageClassifier, images: Tensor, labels: Tensor) -> dict[str, Tensor]:

@@ -24,11 +24,11 @@ COMMAND = Command(
     "Look for near-duplicates in the data: images that are copies of others, shifted, recoloured, recompressed or\n"
     "mirrored; with ckpt_path=RUN also those that a network finds alike. Or, with runs=SWEEP, for wrong labels, by\n"
     "confident learning from predictions that each run of a cross-validation makes for its own fold.\n"
-    "Writes a CSV file, a page to look at, and a JSON file of indices; `evaluate exclude=FILE` leaves those out.",
+    "Writes a CSV file, a page to look at, and a JSON file of indices; `evaluate exclude=FILE` leaves test images out.",
     keys={
         **{name: check.COMMAND.keys[name] for name in OF_DATA},
         "threshold": Key("the least similarity of pixels, up to 1", "0.85"),
-        "ckpt_path": Key("a run or checkpoint: compare its embeddings, too"),
+        "ckpt_path": Key("a run or checkpoint: compare its embeddings, too, as more pairs to look at"),
         "embedding_threshold": Key("the least cosine of whitened embeddings, up to 1", "0.9"),
         "runs": Key("instead: the folder of a sweep over folds, to look for wrong labels"),
         "output": Key("a folder for the results, if not a new one in logs/audit"),
@@ -81,7 +81,7 @@ def near_duplicates(given: Given, config: dict[str, Any], threshold: float, embe
     alike = similar_embeddings(embeddings(classifier, images), embedded) if classifier else None
     labels = torch.cat([data.train.labels, data.test.labels]).tolist()
     rows = pair_rows(pairs, alike, len(data.train), [data.class_names[label] for label in labels])
-    leaks = sorted({row["index_a"] for row in rows if (row["split_a"], row["split_b"]) == ("test", "train")})
+    leaks = audit_pages.leaked(rows)
     facts = [
         ("Data", f"{data.name}, checksum {data.checksum}"),
         ("Compared", f"{len(data.test):,} test and {len(data.train):,} training images"),
@@ -96,7 +96,10 @@ def near_duplicates(given: Given, config: dict[str, Any], threshold: float, embe
         command=command("data", "audit", *given["typed"]),
         folder=out,
     )
-    say(f"{len(rows):,} pairs; {len(leaks):,} of {len(data.test):,} test images have a copy in training")
+    by_pixels, more = len(pairs), len(rows) - len(pairs)
+    say(f"{by_pixels:,} pairs; {len(leaks):,} of {len(data.test):,} test images have a copy in training")
+    if classifier:
+        say(f"{more:,} more pairs by embeddings alone, to be looked at; the indices are without them")
     write(out, "pairs.csv", rows, audit_pages.PAIR_COLUMNS, page, "test_near_duplicates.json", data.name, "test", leaks)
     return 0
 

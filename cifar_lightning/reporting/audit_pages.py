@@ -15,7 +15,11 @@ from cifar_lightning.reporting.tables import Row, number, percent
 
 SHOWN = 500  # cards in a section: 4 kB an image
 FREQUENT = 15  # rows of the table of confusions
-BETWEEN, TESTS, TRAINING = "In test and training", "Within the test set", "Within the training set"
+PLACES = {
+    "In test and training": {"test", "train"},
+    "Within the test set": {"test"},
+    "Within the training set": {"train"},
+}
 PAIR_COLUMNS = (
     "similarity", "mirrored", "embedding", "split_a", "index_a", "class_a", "split_b", "index_b", "class_b",
 )  # fmt: skip
@@ -54,6 +58,12 @@ def pair_rows(pairs: Any, alike: Any | None, train_images: int, labels: Sequence
     return list(rows.values())
 
 
+def leaked(pairs: Sequence[Mapping[str, Any]]) -> list[int]:
+    """The indices of the test images that have a copy in training, by their pixels."""
+    between = (pair for pair in pairs if (pair["split_a"], pair["split_b"]) == ("test", "train"))
+    return sorted({pair["index_a"] for pair in between if pair["similarity"] is not None})
+
+
 def error_rows(found: Any, labels: np.ndarray, names: Sequence[str]) -> list[dict[str, Any]]:
     """The rows of label_errors.csv, from `LabelErrors` and all given labels."""
     columns = (found.index, found.likely, found.margin, found.probability)
@@ -89,20 +99,26 @@ def near_duplicate_page(
 
     pairs: rows of pairs.csv; images: uint8 [N, C, H, W] of `test` and `train`.
     """
-    places = {BETWEEN: {"test", "train"}, TESTS: {"test"}, TRAINING: {"train"}}
-    sections: dict[str, list[Block]] = {}
-    for heading, splits in places.items():
-        some = [pair for pair in pairs if {pair["split_a"], pair["split_b"]} == splits]
-        sections[heading] = _shown([_pair_card(pair, images) for pair in some], "pairs.csv") or [("note", "No pair.")]
-    leaks = {pair["index_a"] for pair in pairs if (pair["split_a"], pair["split_b"]) == ("test", "train")}
+    by_pixels = [pair for pair in pairs if pair["similarity"] is not None]
+    others = [pair for pair in pairs if pair["similarity"] is None]
+    parts = {
+        heading: [pair for pair in by_pixels if {pair["split_a"], pair["split_b"]} == splits]
+        for heading, splits in PLACES.items()
+    } | ({"By embedding alone": others} if others else {})
+    sections: dict[str, list[Block]] = {
+        heading: _shown([_pair_card(pair, images) for pair in some[:SHOWN]], "pairs.csv", len(some))
+        or [("note", "No pair.")]
+        for heading, some in parts.items()
+    }
+    leaks = leaked(pairs)
     tests = len(images["test"])
     return render_page(
         title=f"Near-duplicates in {name}",
         subtitle="Pairs of images, the most similar first: see for yourself whether they show the same picture",
         tiles=[
             ("test images with a copy in training", number(len(leaks)), f"{percent(len(leaks) / tests)} of {tests:,}"),
-            ("pairs", number(len(pairs)), "within and across test and training"),
-            ("pairs with two labels", number(sum(pair["class_a"] != pair["class_b"] for pair in pairs)), ""),
+            ("pairs", number(len(by_pixels)), "within and across test and training"),
+            ("pairs with two labels", number(sum(pair["class_a"] != pair["class_b"] for pair in by_pixels)), ""),
         ],
         sections=sections | {"How it was made": [("code", command), ("facts", facts)]},
         folder=folder,
@@ -166,10 +182,11 @@ def _pair_card(pair: Mapping[str, Any], images: Mapping[str, np.ndarray]) -> Car
     return Card([data_uri(images[split][index]) for split, index, _ in both], " and ".join(lines), [heading, *lines])
 
 
-def _shown(cards: Sequence[Card], file: str, count: int | None = None) -> list[Block]:
-    more = (len(cards) if count is None else count) - SHOWN
+def _shown(cards: Sequence[Card], file: str, count: int) -> list[Block]:
+    """The cards of the first of `count` rows of a file."""
+    more = count - SHOWN
     notes: list[Block] = [("note", f"The other {more:,} are in {file}.")] if more > 0 else []
-    return [("cards", cards[:SHOWN]), *notes] if cards else []
+    return [("cards", cards), *notes] if cards else []
 
 
 def data_uri(image: np.ndarray) -> str:

@@ -95,10 +95,10 @@ def test_planted_copies_are_listed_shown_and_left_out_of_a_test(planted, command
     assert evaluation["test/acc_with_excluded"] == pytest.approx(before["test/acc"])
 
 
-def test_embeddings_add_a_column_and_results_have_a_new_folder_each_time(planted, command):
+def test_embeddings_add_pairs_to_look_at_and_results_have_a_new_folder_each_time(planted, command):
     write_checkpoint(command.folder / "a.ckpt", config=whole_config())
     for _ in range(2):
-        outcome = command(*AUDIT, "ckpt_path=a.ckpt", "embedding_threshold=0.8")
+        outcome = command(*AUDIT, "ckpt_path=a.ckpt", "embedding_threshold=0.4")
         assert outcome.code == 0, outcome.err
     folders = sorted((command.folder / "logs" / "audit").iterdir())
     assert len(folders) == 2
@@ -106,6 +106,10 @@ def test_embeddings_add_a_column_and_results_have_a_new_folder_each_time(planted
     assert tables[0] == tables[1]
     same = next(row for row in read_csv(folders[0] / "pairs.csv") if (row["index_a"], row["index_b"]) == (60, 120))
     assert (same["similarity"], same["embedding"]) == (1, 1)
+    by_pixels = [row for row in read_csv(folders[0] / "pairs.csv") if row["similarity"] is not None]
+    assert len(by_pixels) == 4 < len(read_csv(folders[0] / "pairs.csv"))
+    index = json.loads((folders[0] / "test_near_duplicates.json").read_text())
+    assert index["indices"] == sorted(COPIES.values())  # those by embeddings alone are only to be looked at
 
 
 def test_the_check_is_what_the_command_does_without_another_word(command):

@@ -37,6 +37,7 @@ def finished(run):
     return (run / "metrics.json").is_file() and (run / "checkpoints" / "last.ckpt").is_file()
 
 
+@pytest.mark.slow
 @posix
 def test_a_run_is_not_lost_for_its_log(tmp_path):
     with open("/dev/full", "w") as full:
@@ -56,7 +57,12 @@ def test_runs_and_sweeps_need_no_standard_stream(tmp_path, closing):
 
 @posix
 @pytest.mark.parametrize(
-    "words", [["", "--help"], pytest.param(["evaluate", "--help"], marks=pytest.mark.slow), ["data", "data=digits"]]
+    "words",
+    [
+        ["", "--help"],
+        pytest.param(["evaluate", "--help"], marks=pytest.mark.slow),
+        pytest.param(["data", "data=digits"], marks=pytest.mark.slow),
+    ],
 )
 def test_what_nobody_reads_is_no_error(tmp_path, words):
     reading, writing = os.pipe()

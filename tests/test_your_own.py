@@ -12,7 +12,10 @@ DOCUMENT = (Path(__file__).parents[1] / "docs" / "your_own.md").read_text(encodi
 LINES = [line for block in re.findall(r"```bash\n(.*?)```", DOCUMENT, flags=re.DOTALL) for line in block.splitlines()]
 
 
-@pytest.mark.parametrize("line", LINES, ids=lambda line: re.search(r"mine\.\w+", line)[0])
+SOME = [pytest.param(line, marks=() if "mine.Data" in line else pytest.mark.slow) for line in LINES]
+
+
+@pytest.mark.parametrize("line", SOME, ids=lambda line: re.search(r"mine\.\w+", line)[0])
 def test_an_example_runs_goes_on_and_is_evaluated(command, monkeypatch, line):
     Path("mine.py").write_text(CODE)
     monkeypatch.syspath_prepend(str(command.folder))

@@ -42,11 +42,12 @@ def results(tmp_path, monkeypatch):
         (pipeline, ["flip_crop_cutout", "--images", "64"], 1),
         pytest.param(overhead, ["cnn_relu", "--steps", "2"], 1, marks=pytest.mark.slow),
         (reading, ["--images", "100"], 3),
-        (recipes, ["cnn_relu", "lenet3_augmented", "--seconds", "0.02"], 2),
-        (
+        pytest.param(recipes, ["cnn_relu", "lenet3_augmented", "--seconds", "0.02"], 2, marks=pytest.mark.slow),
+        pytest.param(
             time_to_accuracy,
             ["--experiment", "demo", "--set", "trainer.max_epochs=1", "trainer.limit_train_batches=2"],
             1,
+            marks=pytest.mark.slow,
         ),
         pytest.param(soak, ["--epochs", "2", "--jobs", "2"], 4, marks=pytest.mark.slow),
         pytest.param(sweep, ["--jobs", "2", "--steps", "2"], 2, marks=pytest.mark.slow),

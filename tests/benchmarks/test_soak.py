@@ -39,6 +39,7 @@ def assert_flat(points):
     assert last["MB"] < MEMORY * first["MB"]
 
 
+@pytest.mark.slow
 def test_epochs_leave_nothing_behind(command):
     points = curve(command, "epoch", f"trainer.max_epochs={EPOCHS}", "hydra.run.dir=run")
     assert len(points) == EPOCHS

@@ -135,6 +135,7 @@ def test_help_configs_and_mistakes_do_not_wait_for_torch(tmp_path, arguments):
     assert heavy_imports(tmp_path, *arguments) == "False False False"
 
 
+@pytest.mark.slow
 def test_the_module_the_console_script_and_another_folder_make_the_same_run(tmp_path):
     program = Path(sys.executable).parent / "cifar-lightning"
     for start in ([sys.executable, "-m", "cifar_lightning"], [str(program)]):

@@ -77,8 +77,16 @@ def test_what_is_valid_passes(overrides):
     compose_checked(overrides)
 
 
-def test_the_default_and_every_choice_of_every_group_pass():
-    for group in ("data", "model", "activation", "augmentation", "optimizer", "scheduler", "trainer", "callbacks",
-                  "logger", "experiment", "debug"):  # fmt: skip
-        for name in choices(group):
-            compose_checked([f"{group}={name}", *(["data.root=own"] if name in ("folder", "npz") else [])])
+SLOW = ("activation", "augmentation", "optimizer", "experiment")  # other tests run with each of their choices
+GROUPS = (
+    "data", "model", "activation", "augmentation", "loss", "optimizer", "scheduler", "trainer", "callbacks", "logger",
+    "experiment", "debug",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "group", [pytest.param(group, marks=pytest.mark.slow if group in SLOW else ()) for group in GROUPS]
+)
+def test_every_choice_of_a_group_passes(group):
+    for name in choices(group):
+        compose_checked([f"{group}={name}", *(["data.root=own"] if name in ("folder", "npz") else [])])

@@ -40,7 +40,8 @@ LAYOUTS = {
 
 
 def files(source: Source, official: Official) -> list[Path]:
-    return sorted(find_or_download(official, source.root, source.verify).iterdir())
+    folder = find_or_download(official, source.root, source.verify)
+    return [folder / name for name in official.files if (folder / name).is_file()]
 
 
 def read(source: Source, official: Official) -> Arrays:

@@ -122,7 +122,6 @@ def image_files(root: Path) -> str:
             f"{root} is Kaggle's version, of PNG files: sort them into train/CLASS/ and use data=folder, or use the "
             "official archive"
         )
-    train = root / "train"
-    if train.is_dir() and any(path.is_dir() for path in train.iterdir()):
+    if any(path.suffix.lower() in (".png", ".jpg", ".jpeg") for path in (root / "train").glob("*/*")):
         return f"{root} holds images in folders: use data=folder"
     return ""

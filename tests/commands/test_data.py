@@ -148,3 +148,12 @@ def test_it_is_a_command_whose_help_does_not_wait_for_torch(tmp_path):
     done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=True)
     assert "python -m cifar_lightning data data=digits" in done.stdout
     assert done.stdout.splitlines()[-1] == "0 False"
+
+
+def test_other_things_in_the_folder_are_passed_over(tmp_path, capsys):
+    write_cifar(tmp_path / FOLDER)
+    (tmp_path / FOLDER / "notes").mkdir()
+    (tmp_path / FOLDER / "readme.html").touch()
+    code, out, err = checked(capsys, f"data.root={tmp_path}", "data.verify=false", "data.val_size=60")
+    assert (code, err) == (0, "")
+    assert "readme" not in out

@@ -49,6 +49,8 @@ def test_the_other_data_set(command, data, there, meant):
 def test_image_files(command):
     write_folder(Path("data"), {"train": 2})
     refused(command(*WORDS), "data holds images in folders: use data=folder")
+    Path("other/train/logs").mkdir(parents=True)
+    refused(command(*WORDS, "data.root=other"), "CIFAR-10 was not found and can't be downloaded")
     Path("kaggle").mkdir()
     Path("kaggle/trainLabels.csv").touch()
     refused(

@@ -17,9 +17,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 SIMILAR = 0.85  # of 60 pairs of CIFAR-10 between 0.85 and 0.88 three quarters are copies, from 0.9 on nearly all
-EMBEDDED = (
-    0.9  # with a small ResNet of 4 epochs a quarter of the pairs that pixels miss are copies: only to be looked at
-)
+# With a small ResNet of 4 epochs a quarter of the pairs that pixels miss are copies: only to be looked at.
+EMBEDDED = 0.9
 THUMBNAIL = 6  # pixels: fewer see no details, more do not survive a shift
 CANDIDATE, COARSE = 0.55, 0.6  # the least similarity of thumbnails, and of images at half the size
 TILE = 1024, 8192  # descriptors multiplied at once: 32 MB of products

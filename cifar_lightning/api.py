@@ -15,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from cifar_lightning.checkpoints.load import load_classifier
 from cifar_lightning.config.checks import compose_checked
-from cifar_lightning.config.compose import overridden, plain, quoted, run_folder
+from cifar_lightning.config.compose import overridden, plain, quoted, run_folder, spelled_out
 from cifar_lightning.console import say
 from cifar_lightning.data.datamodule import ImageDataModule
 from cifar_lightning.errors import Interrupted, UserError
@@ -65,7 +65,7 @@ def compose(overrides: Sequence[str] = (), *, output_dir: str | Path | None = No
     and contains its overrides, which a run records: other changes would be missing from every table.
     Raises UserError with the key and its valid values, or the nearest existing name.
     """
-    config = compose_checked(list(overrides))
+    config = compose_checked(spelled_out(overrides))
     hydra = config.hydra
     for override in hydra.overrides.hydra:
         if not override.startswith("hydra.searchpath="):

@@ -100,6 +100,7 @@ class DirectStep:
             loss, _ = self.module.batch_loss(batch)
         self.optimizer.zero_grad()
         loss.backward()
+        self.module.on_after_backward()
         if self.clip_val:
             self.module.clip_gradients(self.optimizer, self.clip_val, self.clip_algorithm)
         return loss

@@ -10,7 +10,7 @@ from cifar_lightning.errors import UserError
 
 REFUSED: dict[type[Callback], str] = {
     lightning.StochasticWeightAveraging: "it sets the average after the last checkpoint, so other weights would be "
-    "saved and tested; use ema_decay=0.999, or lightning.pytorch.callbacks.WeightAveraging",
+    "saved and tested; use swa_start=0.75, or lightning.pytorch.callbacks.WeightAveraging",
     lightning.BatchSizeFinder: "the batch size belongs to the experiment; set data.batch_size",
     lightning.LearningRateFinder: "the learning rate belongs to the experiment; set optimizer.lr, or search for it",
     lightning.BackboneFinetuning: "the networks here have no attribute 'backbone'; use model.freeze, or "

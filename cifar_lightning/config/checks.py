@@ -13,6 +13,7 @@ from yaml import YAMLError
 
 from cifar_lightning.config.compose import compose, conf_dir, parse_overrides, plain
 from cifar_lightning.config.hints import all_keys, choices, explain, is_group, other_key, own_folders, plain_or_raw
+from cifar_lightning.config.methods import check_methods
 from cifar_lightning.config.monitors import (
     check_monitors,
     is_own,
@@ -186,6 +187,7 @@ def check_values(config: DictConfig, overrides: Sequence[Override]) -> None:
     check_types(config, overrides)
     check_split(config)
     check_monitors(config)
+    check_methods(config)
     for name, keys in config.callbacks.items():
         if (
             OmegaConf.is_dict(keys) and "_target_" not in keys

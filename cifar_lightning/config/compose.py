@@ -106,6 +106,11 @@ def quoted(value: object) -> str:
     return "'" + str(value).replace("'", "\\'") + "'"
 
 
+def spelled_out(overrides: Sequence[str]) -> list[str]:
+    """The overrides with `teacher=RUN`, which is short for a key of that section, spelled out."""
+    return [re.sub(r"^teacher=", "teacher.ckpt_path=", override) for override in overrides]
+
+
 def quoted_paths(arguments: Sequence[str]) -> list[str]:
     """The arguments with paths quoted: the names of our folders contain `=` and `,`, which Hydra would parse."""
     arguments = [
@@ -113,7 +118,7 @@ def quoted_paths(arguments: Sequence[str]) -> list[str]:
     ]
     return [
         re.sub(rf"^({PATHS})=([^'\"\[].*)$", lambda m: f"{m[1]}={quoted(os.path.expanduser(m[2]))}", a)
-        for a in arguments
+        for a in spelled_out(arguments)
     ]
 
 

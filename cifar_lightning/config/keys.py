@@ -32,7 +32,7 @@ PROCESSES = replace(SPEED, folds=False, compared=True)
 STAGE = replace(RESULT, resume=True, folds=True, searched=False)
 
 # Keys whose values are paths, as a regular expression.
-PATHS = r"ckpt_path|data\.root|data\.labels_file|paths\.\w+|hydra\.run\.dir|hydra\.sweep\.dir"
+PATHS = r"ckpt_path|teacher\.ckpt_path|data\.root|data\.labels_file|paths\.\w+|hydra\.run\.dir|hydra\.sweep\.dir"
 # A key covers all keys below it without an entry of their own; `group=choice` is one choice of a group.
 KEYS: dict[str, Decides] = {
     "task_name": PLACE,
@@ -47,6 +47,8 @@ KEYS: dict[str, Decides] = {
     "module": RESULT,
     "loss": RESULT,
     "ema_decay": RESULT,
+    "swa_start": RESULT,
+    "teacher": RESULT,
     "compile": SPEED,
     "channels_last": SPEED,
     "optimized_metric": PLACE,

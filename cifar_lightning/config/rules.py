@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from cifar_lightning.config.methods import is_size_schedule
 from cifar_lightning.config.signatures import choices_of
 from cifar_lightning.data.sets import SETS
 from cifar_lightning.models.torchvision_families import NAMES
@@ -100,6 +101,12 @@ RULES: dict[str, Rule] = {
     "loss.label_smoothing": below_1(),
     "published_test_acc": optional(PUBLISHED),
     "ema_decay": optional(Rule(lambda v: type(v) is float and 0 < v < 1, "a number between 0 and 1")),
+    "swa_start": optional(below_1()),
+    "teacher.ckpt_path": optional(
+        Rule(lambda v: v != "" and v != [] and type(v) in (str, list), "a run or checkpoint, or a list of them")
+    ),
+    "teacher.temperature": positive(),
+    "teacher.alpha": share(),
     "compile": BOOLEAN,
     "channels_last": BOOLEAN,
     "data.name": choice(*SETS),
@@ -118,6 +125,12 @@ RULES: dict[str, Rule] = {
     "data.batch_size": integer(1),
     "data.eval_batch_size": integer(1),
     "data.drop_last": BOOLEAN,
+    "data.size_schedule": optional(
+        Rule(is_size_schedule, "pairs of a share of the training and a size in pixels, such as [[0.5,20],[0.8,28]]")
+    ),
+    "data.keep_hardest": optional(
+        Rule(lambda v: type(v) in (int, float) and 0 < v <= 1, "a share of the images, above 0")
+    ),
     "data.num_workers": optional(integer(0, high=MAX_WORKERS)),
     "data.pin_memory": optional(BOOLEAN),
     "data.persistent_workers": BOOLEAN,
@@ -135,11 +148,17 @@ RULES: dict[str, Rule] = {
     "optimizer.weight_decay": not_negative(),
     "optimizer.momentum": not_negative(),
     "optimizer.decay_norms_and_biases": BOOLEAN,
+    "optimizer.sam_rho": optional(positive()),
+    "optimizer.sam_adaptive": BOOLEAN,
     "optimizer.ns_steps": integer(1),
     "optimizer.sgd_lr": positive(),
     "optimizer.sgd_momentum": not_negative(),
     "optimizer.sgd_weight_decay": not_negative(),
     "scheduler.warmup_epochs": not_negative(),
+    "scheduler.first_epochs": positive(),
+    "scheduler.growth": Rule(lambda v: type(v) in (int, float) and 1 <= v < math.inf, "a number of at least 1"),
+    "scheduler.decay": share(),
+    "scheduler.end": Rule(lambda v: type(v) in (int, float) and 0 < v <= 1, "a share of the training, above 0"),
     "scheduler.patience": integer(0),
     "callbacks.last_checkpoint.every_minutes": optional(not_negative()),
     "callbacks.direct_steps.seconds": not_negative(),

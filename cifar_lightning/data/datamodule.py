@@ -9,6 +9,7 @@ import torch
 
 from cifar_lightning.data.arrays import Source
 from cifar_lightning.data.device_loader import DeviceLoader, EvaluationLoader
+from cifar_lightning.data.hardest import Hardest
 from cifar_lightning.data.loader import Batch, Split, TrainingLoader, check_batch_size
 from cifar_lightning.data.normalize import Normalization, normalization
 from cifar_lightning.data.sets import SETS
@@ -56,6 +57,8 @@ class ImageDataModule(L.LightningDataModule):
         batch_size: int = 128,
         eval_batch_size: int = 500,
         drop_last: bool = False,
+        size_schedule: Sequence[tuple[float, int]] | None = None,
+        keep_hardest: float | None = None,
         normalize: Normalization = "channel",
         num_workers: int | None = None,
         pin_memory: bool = True,
@@ -88,6 +91,7 @@ class ImageDataModule(L.LightningDataModule):
         )
         self.name, self.root, self.normalize = name, Path(root), normalize
         self.batch_size, self.eval_batch_size, self.drop_last = batch_size, eval_batch_size, drop_last
+        self.size_schedule, self.keep_hardest = size_schedule or (), keep_hardest
         self.pipeline, self.seed = pipeline, seed
         self.transforms = list(transforms.values() if isinstance(transforms, Mapping) else transforms)
         _check_transforms(self.transforms, pipeline)
@@ -131,6 +135,8 @@ class ImageDataModule(L.LightningDataModule):
             shuffle=not getattr(self.trainer, "overfit_batches", 0),
             rank=self._rank,
             world_size=self._world_size,
+            hardest=Hardest(len(self.train), self.keep_hardest) if self.keep_hardest else None,
+            sizes=self.size_schedule,
         )
         return self._train_loader
 
@@ -175,7 +181,7 @@ class ImageDataModule(L.LightningDataModule):
         workers = self.workers | {"num_workers": num_workers, "pin_memory": pinned}
         return WorkerLoader(self.train, transforms=self.transforms, **workers, **keys)
 
-    def _progress(self) -> dict[str, Callable[[], int]]:
+    def _progress(self) -> dict[str, Callable[[], Any]]:
         """Functions that return the Trainer's progress."""
         trainer = self.trainer
         if trainer is None:
@@ -184,6 +190,7 @@ class ImageDataModule(L.LightningDataModule):
         return {
             "current_epoch": lambda: trainer.current_epoch,
             "batches_trained": lambda: progress.current.processed,  # type: ignore[attr-defined]
+            "epochs": lambda: epochs_of(trainer),
         }
 
     def _evaluation_loader(self, split: Split) -> EvaluationLoader:
@@ -206,6 +213,11 @@ class ImageDataModule(L.LightningDataModule):
     @property
     def _world_size(self) -> int:
         return self.trainer.world_size if self.trainer else 1
+
+
+def epochs_of(trainer: L.Trainer) -> float:
+    """The length of the training in epochs, which `max_steps` may end within one; infinite if unlimited."""
+    return trainer.estimated_stepping_batches * trainer.accumulate_grad_batches / trainer.num_training_batches
 
 
 def _check_transforms(transforms: list[Any], pipeline: str) -> None:

@@ -81,7 +81,7 @@ class DeviceLoader(TrainingLoader):
         draw_by_image = getattr(transform, "draw_by_image", None)
         if draw_by_image is None:
             return transform.draw(len(order), generator)
-        return _rows(draw_by_image(len(order), run_generator(self.seed), epoch), order)
+        return _rows(draw_by_image(len(self.split), run_generator(self.seed), epoch), order)
 
     def _mix(self, batch: Batch, mixing: int, draws: list[Parameters], rows: slice) -> Batch:
         images, targets = batch[0], F.one_hot(batch[1], self.num_classes).float()

@@ -1,14 +1,16 @@
 """The base of both training loaders: the order of an epoch, each process's slice of it, and resuming in mid-epoch."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
+from torchvision.transforms.v2.functional import resize
 
+from cifar_lightning.data.hardest import Hardest
 from cifar_lightning.errors import UserError
 
 Batch = tuple[Tensor, Tensor]
@@ -60,6 +62,9 @@ class TrainingLoader(ABC):
     A global batch is `batch_size * world_size` consecutive positions of the epoch's order, of which each process takes
     its slice, so that order and draws depend neither on the batch size nor on the number of processes. A smaller last
     batch is divided evenly; with fewer images than processes, they are added to the batch before.
+
+    hardest: chooses the images of each epoch. sizes: pairs of a share of the training and the size in pixels that
+    images have up to there; `epochs` returns the length of the training.
     """
 
     def __init__(
@@ -70,13 +75,18 @@ class TrainingLoader(ABC):
         seed: int = 0,
         current_epoch: Callable[[], int] = lambda: 0,
         batches_trained: Callable[[], int] | None = None,
+        epochs: Callable[[], float] = lambda: 1,
         shuffle: bool = True,
         drop_last: bool = False,
         rank: int = 0,
         world_size: int = 1,
+        hardest: Hardest | None = None,
+        sizes: Sequence[tuple[float, int]] = (),
     ) -> None:
-        check_batch_size(batch_size, len(split), world_size)
+        self.images = hardest.count if hardest else len(split)  # in an epoch
+        check_batch_size(batch_size, self.images, world_size)
         self.split = split
+        self.hardest, self.sizes, self.epochs = hardest, sizes, epochs
         self.batch_size = batch_size
         self.seed = seed
         self.current_epoch = current_epoch
@@ -95,7 +105,7 @@ class TrainingLoader(ABC):
         """The batches `first`, `first + 1`, … of an epoch."""
 
     def __len__(self) -> int:
-        full, rest = divmod(len(self.split), self._global_batch)
+        full, rest = divmod(self.images, self._global_batch)
         return full if self.drop_last or rest < self.world_size else full + 1
 
     def __iter__(self) -> Iterator[Batch]:
@@ -103,31 +113,48 @@ class TrainingLoader(ABC):
         # before it restores its epoch counter (FitLoop.setup_data comes before FitLoop.reset).
         self._epoch = self.current_epoch()
         self._position = self._first_batch()
+        if self.hardest:
+            self.hardest.begin(self._epoch)
+        length = self.epochs() if self.sizes else 1
         for batch in self.batches(self._epoch, self._position):
+            if self.hardest:
+                self.hardest.hand_out(self._order[slice(*self.bounds(self._position))])
+            if size := self._size(length):
+                batch = resize(batch[0], [size, size], antialias=True), batch[1]
             self._position += 1
             if not self.take(batch):
                 yield batch
+
+    def _size(self, epochs: float) -> int | None:
+        """The size of the next batch's images; None for their own."""
+        progress = (self._epoch + self._position / len(self)) / epochs
+        return next((size for until, size in self.sizes if progress < until), None)
 
     def state_dict(self) -> dict[str, Any]:
         """The epoch and the number of its batches that were trained on (not only handed out), as plain integers."""
         if self._restored is not None:
             return self._restored
         position = min(self._position, self.batches_trained()) if self.batches_trained else self._position
-        return {"epoch": self._epoch, "position": position, "global_batch_size": self._global_batch}
+        state = {"epoch": self._epoch, "position": position, "global_batch_size": self._global_batch}
+        return state | ({"hardest": self.hardest.state_dict()} if self.hardest else {})
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self._restored = dict(state_dict)
+        if self.hardest and "hardest" in state_dict:
+            self.hardest.load_state_dict(state_dict["hardest"])
 
     def order(self, generator: torch.Generator) -> Tensor:
-        """Image indices by position in the epoch, int64 [N]."""
+        """Image indices by position in the epoch, int64 [`images`]."""
         n = len(self.split)
-        return torch.randperm(n, generator=generator) if self.shuffle else torch.arange(n)
+        order = torch.randperm(n, generator=generator) if self.shuffle else torch.arange(n)
+        self._order = order[self.hardest.chosen[order]] if self.hardest else order
+        return self._order
 
     def bounds(self, batch: int) -> tuple[int, int]:
         """Start and end of this process's slice of a global batch, as positions in the epoch."""
         begin = batch * self._global_batch
         is_rest = batch == len(self) - 1 and not self.drop_last
-        end = len(self.split) if is_rest else begin + self._global_batch
+        end = self.images if is_rest else begin + self._global_batch
         share, extra = divmod(end - begin, self.world_size)
         first = begin + self.rank * share + min(self.rank, extra)
         return first, first + share + (self.rank < extra)

@@ -51,7 +51,7 @@ class WorkerLoader(TrainingLoader):
     def batches(self, epoch: int, first: int) -> Iterator[Batch]:
         generator = epoch_generator(self.seed, epoch)
         order = self.order(generator)
-        seeds = torch.randint(2**32, (len(order),), generator=generator)  # one an image, by its index
+        seeds = torch.randint(2**32, (len(self.split),), generator=generator)  # one an image, by its index
         examples = list(zip(order.tolist(), seeds[order].tolist(), strict=True))
         self._batches[:] = [examples[slice(*self.bounds(batch))] for batch in range(first, len(self))]
         yield from self._loader

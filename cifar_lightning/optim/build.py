@@ -9,9 +9,11 @@ from torch.optim import Optimizer
 
 from cifar_lightning.config.compose import instantiate
 from cifar_lightning.errors import UserError
+from cifar_lightning.optim import extra
 
-OURS = ("decay_norms_and_biases", "groups", "name")
-FLATTENING = ".LBFGS"  # flattens gradients with view, which channels_last weights do not allow
+OURS = ("decay_norms_and_biases", "groups", "name", "sam_rho", "sam_adaptive")
+# Flatten gradients with view, which channels_last weights do not allow.
+FLATTENING = (".LBFGS", *(f"{extra.PACKAGE}.{name}" for name in ("AdamP", "Nero", "SGDP", "SWATS")))
 # Classes of torch.optim that can't train these networks; torch reports it late or without an alternative.
 REFUSED = {
     "torch.optim.Muon": "it takes matrices only; use optimizer=muon, which also trains convolutions",
@@ -23,14 +25,20 @@ FUSED_DEVICES = {"cpu", "cuda", "mps"}
 def build_optimizer(network: nn.Module, optimizer: Mapping[str, Any], *, allow_fused: bool = True) -> Optimizer:
     """The optimizer `optimizer["_target_"]` over the trainable parameters.
 
-    The other keys are arguments of the class, except `decay_norms_and_biases` and `groups` (see `parameter_groups`) and
-    `name`, which is part of `_target_`. Uses a fused kernel where class and device have one, unless `fused` is given;
-    `allow_fused=False` is for callers that need unscaled gradients before the step. Raises UserError for bad arguments.
+    The other keys are arguments of the class, except `decay_norms_and_biases` and `groups` (see `parameter_groups`),
+    `name`, which is part of `_target_`, and `sam_*` (see sam.py). Uses a fused kernel where class and device have one,
+    unless `fused` is given; `allow_fused=False` is for callers that need unscaled gradients before the step.
+    Raises UserError for bad arguments.
     """
     if why := REFUSED.get(optimizer["_target_"]):
         raise UserError(f"optimizer ({optimizer['_target_']}): {why}")
     keys = {key: value for key, value in optimizer.items() if key not in OURS}
+    from_package = str(optimizer["_target_"]).startswith(f"{extra.PACKAGE}.")
+    if from_package:
+        extra.check_name(optimizer["_target_"])
     factory = instantiate({**keys, "_partial_": True})
+    if from_package:
+        extra.rehearse(factory, optimizer)
     accepted = inspect.signature(factory.func).parameters
     one_group = optimizer.get("decay_norms_and_biases", True) or "weight_decay" not in accepted
     groups = parameter_groups(network, decay_norms_and_biases=one_group, own=optimizer.get("groups") or {})

@@ -64,13 +64,14 @@ def cosine(
     steps_per_epoch: float,
     warmup_epochs: float = 0,
     end_factor: float = 0.0,
+    end: float = 1.0,
     interval: Interval = "step",
 ) -> Schedulers:
     """Half a cosine from the learning rate to `end_factor` of it (Loshchilov and Hutter 2017, without restarts)."""
     warmup, total = _lengths("cosine", steps, steps_per_epoch, warmup_epochs, interval)
 
     def factor(n: int, total: float) -> float:
-        return end_factor + (1 - end_factor) * (1 + math.cos(math.pi * _progress(n, warmup, total))) / 2
+        return end_factor + (1 - end_factor) * _half_cosine(_progress(n, warmup, end * total))
 
     return _closed_form(optimizer, factor, warmup, total, interval, steps_per_epoch)
 
@@ -82,13 +83,66 @@ def linear(
     steps_per_epoch: float,
     warmup_epochs: float = 0,
     end_factor: float = 0.0,
+    end: float = 1.0,
     interval: Interval = "step",
 ) -> Schedulers:
     """A straight line from the learning rate to `end_factor` of it."""
     warmup, total = _lengths("linear", steps, steps_per_epoch, warmup_epochs, interval)
 
     def factor(n: int, total: float) -> float:
-        return 1 - (1 - end_factor) * _progress(n, warmup, total)
+        return 1 - (1 - end_factor) * _progress(n, warmup, end * total)
+
+    return _closed_form(optimizer, factor, warmup, total, interval, steps_per_epoch)
+
+
+def cosine_restarts(
+    optimizer: Optimizer,
+    *,
+    steps: float,
+    steps_per_epoch: float,
+    first_epochs: float = 10,
+    growth: float = 2.0,
+    end_factor: float = 0.0,
+    warmup_epochs: float = 0,
+    interval: Interval = "step",
+) -> Schedulers:
+    """Half cosines, each `growth` times as long as the one before (SGDR, Loshchilov and Hutter 2017).
+
+    The length of training is whatever it is: choose it so that it ends with a cosine, e.g. 10 + 20 + 40 epochs.
+    """
+    warmup, total = _lengths("cosine_restarts", steps, steps_per_epoch, warmup_epochs, interval)
+    length = first_epochs * (steps_per_epoch if interval == "step" else 1)
+
+    def factor(n: int, total: float) -> float:
+        position, period = float(max(0, n - warmup)), length
+        while position >= period:
+            position, period = position - period, period * growth
+        return end_factor + (1 - end_factor) * _half_cosine(position / period)
+
+    return _closed_form(optimizer, factor, warmup, total, interval, steps_per_epoch)
+
+
+def wsd(
+    optimizer: Optimizer,
+    *,
+    steps: float,
+    steps_per_epoch: float,
+    warmup_epochs: float = 0,
+    decay: float = 0.2,
+    end_factor: float = 0.0,
+    shape: Literal["linear", "sqrt"] = "linear",
+    interval: Interval = "step",
+) -> Schedulers:
+    """Warm-up, stable, decay: constant up to the last `decay` (a share) of the training, then down to `end_factor`.
+
+    A. Hägele et al., "Scaling Laws and Compute-Optimal Training Beyond Fixed Training Durations", 2024 (arXiv
+    2405.18392); its decay of 1 minus the square root is `shape="sqrt"`.
+    """
+    warmup, total = _lengths("wsd", steps, steps_per_epoch, warmup_epochs, interval)
+
+    def factor(n: int, total: float) -> float:
+        progress = max(0.0, n - (1 - decay) * total) / (decay * total) if decay else 0.0
+        return 1 - (1 - end_factor) * min(1.0, progress) ** (0.5 if shape == "sqrt" else 1.0)
 
     return _closed_form(optimizer, factor, warmup, total, interval, steps_per_epoch)
 
@@ -212,6 +266,10 @@ def _warmup(epochs: float, interval: str, steps_per_epoch: float) -> int:
     if epochs < 0 or (epochs and math.isinf(steps_per_epoch)):
         raise UserError(f"scheduler.warmup_epochs={epochs}: must be at least 0, and epochs must have a finite length")
     return round(epochs * steps_per_epoch) if epochs and interval == "step" else round(epochs)
+
+
+def _half_cosine(progress: float) -> float:
+    return (1 + math.cos(math.pi * progress)) / 2
 
 
 def _progress(n: int, warmup: int, total: float) -> float:

@@ -1,5 +1,6 @@
 """Build each object of a run from its group of the config."""
 
+import copy
 import inspect
 import os
 import sys
@@ -12,7 +13,6 @@ import lightning as L
 import torch
 from lightning.pytorch.callbacks import (
     Callback,
-    EMAWeightAveraging,
     LearningRateMonitor,
     ModelCheckpoint,
     ProgressBar,
@@ -23,18 +23,21 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, open_dict
 from torch import Tensor, nn
 
+from cifar_lightning.callbacks.averages import OptimizersAverage, StochasticAverage, exponential_average
 from cifar_lightning.callbacks.description import Description
 from cifar_lightning.callbacks.history import History
 from cifar_lightning.callbacks.last_checkpoint import WholeFiles
 from cifar_lightning.callbacks.refused import check_callbacks
 from cifar_lightning.callbacks.time_limit import TimeLimit
 from cifar_lightning.callbacks.wrong_labels import WrongLabels
+from cifar_lightning.checkpoints.load import load_classifier
 from cifar_lightning.config.compose import compose, instantiate, plain
 from cifar_lightning.config.monitors import is_own, why_no_validation
 from cifar_lightning.data.datamodule import ImageDataModule
 from cifar_lightning.data.own import adopted
 from cifar_lightning.errors import UserError, first_line
-from cifar_lightning.runs.folders import withdraw_result
+from cifar_lightning.runs.folders import checkpoint_file, withdraw_result
+from cifar_lightning.training.distillation import Teacher
 from cifar_lightning.training.precision import resolve_precision
 from cifar_lightning.training.profiling import NoProfiler
 
@@ -98,9 +101,12 @@ def build_module(config: DictConfig, datamodule: ImageDataModule) -> L.Lightning
     weight, classes = getattr(loss, "weight", None), len(datamodule.class_names)
     if isinstance(weight, Tensor) and weight.shape != (classes,):
         raise UserError(f"loss.weight: give a number for each of the {classes} classes, got {len(weight)}")
+    network = expect(instantiate(model), nn.Module, message)
+    check_sizes(network, datamodule)
     arguments = {
-        "network": expect(instantiate(model), nn.Module, message),
+        "network": network,
         "loss": loss,
+        "teacher": build_teacher(config, datamodule),
         "optimizer": plain(config.optimizer),
         "scheduler": plain(config.scheduler),
         "test_tta": config.test_tta,
@@ -121,6 +127,39 @@ def build_module(config: DictConfig, datamodule: ImageDataModule) -> L.Lightning
         return expect(make(**arguments), L.LightningModule, f"module._target_={target}: expected a LightningModule")
     except TypeError as error:
         raise UserError(f"module._target_={target}: {first_line(error)}") from error
+
+
+def build_teacher(config: DictConfig, datamodule: ImageDataModule) -> Teacher | None:
+    """The trained classifiers that this run learns from. Raises UserError for those of other images or classes."""
+    keys = plain(config.get("teacher") or {})
+    if not config.train or not keys.get("ckpt_path"):
+        return None
+    classifiers, given = [], keys["ckpt_path"]
+    for path in given if isinstance(given, list) else [given]:
+        classifier = load_classifier(checkpoint_file(str(path)), plain(config.trust))
+        for what, taught, here in (
+            ("classes", classifier.class_names, tuple(datamodule.class_names)),
+            ("image shape", classifier.image_shape, tuple(datamodule.image_shape)),
+        ):
+            if taught != here:
+                raise UserError(f"teacher={path} has another {what} than data={datamodule.name}: {taught} and {here}")
+        classifiers.append(classifier)
+    return Teacher(classifiers, keys["temperature"], keys["alpha"])
+
+
+def check_sizes(network: nn.Module, datamodule: ImageDataModule) -> None:
+    """Raise UserError if the network can't take the image sizes of `data.size_schedule`."""
+    for _, size in getattr(datamodule, "size_schedule", ()):
+        images = torch.zeros(2, datamodule.image_shape[0], size, size)
+        try:
+            with torch.no_grad():
+                copy.deepcopy(network).eval()(images)
+        except Exception as error:
+            height = datamodule.image_shape[1]
+            raise UserError(
+                f"data.size_schedule: {type(network).__name__} can't take images of {size} pixels instead of {height} "
+                f"({first_line(error)})"
+            ) from error
 
 
 def build_loggers(config: DictConfig, step: int | None = None) -> list[Logger]:
@@ -167,7 +206,11 @@ def build_callbacks(config: DictConfig, datamodule: ImageDataModule) -> list[Cal
     if getattr(datamodule, "true_labels", None) is not None:
         callbacks.append(WrongLabels(datamodule))
     if config.ema_decay is not None:
-        callbacks.append(EMAWeightAveraging(decay=config.ema_decay))
+        callbacks.append(exponential_average(config.ema_decay))
+    if config.get("swa_start") is not None:
+        callbacks.append(StochasticAverage(config.swa_start))
+    if hasattr(locate(str(config.optimizer._target_)), "eval"):
+        callbacks.append(OptimizersAverage())
     return callbacks
 
 
@@ -186,9 +229,8 @@ def build_trainer(config: DictConfig, callbacks: Sequence[Callback], loggers: Se
     settings["precision"] = resolve_precision(settings["precision"], settings["accelerator"])
     settings["profiler"] = settings["profiler"] or NoProfiler()
     if settings["strategy"] == "fsdp":
-        from cifar_lightning.runs.sharding import FullySharded, check_shardable
+        from cifar_lightning.runs.sharding import FullySharded
 
-        check_shardable(config)
         settings["strategy"] = FullySharded()
     try:
         if settings.get("max_time") is not None:

@@ -25,9 +25,9 @@ from cifar_lightning.config.monitors import NOISE_METRICS
 from cifar_lightning.console import say
 from cifar_lightning.data.datamodule import ImageDataModule
 from cifar_lightning.reporting import figures, tables, tensorboard
-from cifar_lightning.reporting.files import write_json, write_predictions
+from cifar_lightning.reporting.files import read_json, write_json, write_predictions
 from cifar_lightning.reporting.run_files import Run
-from cifar_lightning.runs.folders import command, shown
+from cifar_lightning.runs.folders import checkpoint_file, command, folder_of, shown
 from cifar_lightning.training.classifier import ImageClassifier
 from cifar_lightning.training.metrics import accuracy_by_frequency, test_metrics
 
@@ -65,6 +65,7 @@ def collect(
         **validation,
         **test,
         **{key: value for key, value in (history.rows or [{}])[-1].items() if key in NOISE_METRICS},
+        **({"teachers": teachers(config, module)} if getattr(module, "teacher", None) else {}),
         "parameters": sum(p.numel() for p in getattr(module, "network", module).parameters()),
         "epochs": len(history.rows),
         "events": getattr(module, "events", []),
@@ -83,6 +84,20 @@ def collect(
         "partial": is_partial(config),
         **provenance(trainer, datamodule),
     }
+
+
+def teachers(config: DictConfig, module: Any) -> list[dict[str, Any]]:
+    """Path, size and accuracy (as their own runs recorded it) of the networks that were learnt from."""
+    given = plain(config.teacher.ckpt_path)
+    found = []
+    for path, classifier in zip(given if isinstance(given, list) else [given], module.teacher.classifiers, strict=True):
+        folder = folder_of(checkpoint_file(str(path)))
+        record = folder / "metrics.json" if folder else None
+        metrics = read_json(record) if record and record.is_file() else {}
+        size = sum(parameter.numel() for parameter in classifier.parameters())
+        accuracies = {key: metrics.get(key) for key in ("val/acc", "test/acc")}
+        found.append({"ckpt_path": str(path), "parameters": size, **accuracies})
+    return found
 
 
 def published(config: DictConfig, differing: Sequence[str], checkpoint: str | None) -> float | None:

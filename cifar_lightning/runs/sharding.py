@@ -9,12 +9,9 @@ from collections.abc import Iterator
 import lightning as L
 import torch
 from lightning.pytorch.strategies import ModelParallelStrategy
-from omegaconf import DictConfig
 from torch import nn
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forward_method
-
-from cifar_lightning.errors import UserError
 
 
 class FullySharded(ModelParallelStrategy):
@@ -63,11 +60,3 @@ def blocks(network: nn.Module) -> Iterator[nn.Module]:
             yield from blocks(child)
         elif next(child.parameters(), None) is not None:
             yield child
-
-
-def check_shardable(config: DictConfig) -> None:
-    """Raise UserError for settings that need all weights in one process."""
-    if config.ema_decay is not None:
-        raise UserError("trainer.strategy=fsdp can't average sharded weights: leave out ema_decay")
-    if config.optimizer.get("_target_", "").endswith(".Muon"):
-        raise UserError("trainer.strategy=fsdp splits the filters that optimizer=muon needs whole: choose another")

@@ -11,10 +11,14 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
+from cifar_lightning.data.datamodule import epochs_of
+from cifar_lightning.data.hardest import Hardest
 from cifar_lightning.errors import UserError
 from cifar_lightning.optim.build import FLATTENING, build_optimizer
+from cifar_lightning.optim.sam import SharpnessAware, statistics_kept
 from cifar_lightning.optim.schedules import build_schedule
 from cifar_lightning.training import lightning_internals, resuming
+from cifar_lightning.training.distillation import Teacher
 from cifar_lightning.training.losses import CrossEntropy, loss_and_mean
 from cifar_lightning.training.memory_format import memory_format
 from cifar_lightning.training.metrics import Sums, check_outputs, test_metrics
@@ -53,6 +57,7 @@ class ImageClassifier(L.LightningModule):
         config: dict[str, Any],
         image_shape: Sequence[int] | None = None,
         loss: nn.Module | None = None,
+        teacher: Teacher | None = None,
         test_tta: TTA = "none",
         compile: bool = False,
         channels_last: bool = True,
@@ -62,7 +67,7 @@ class ImageClassifier(L.LightningModule):
         self.memory_format = memory_format(network, channels_last and not flattens)
         self.network = network.to(memory_format=self.memory_format)
         self.optimizer_config, self.scheduler_config = dict(optimizer), dict(scheduler)
-        self.loss, self.test_tta = loss or CrossEntropy(), test_tta
+        self.loss, self.teacher, self.test_tta = loss or CrossEntropy(), teacher, test_tta
         self.class_names = tuple(class_names)
         self.image_shape = None if image_shape is None else tuple(image_shape)
         self.config = config
@@ -80,6 +85,8 @@ class ImageClassifier(L.LightningModule):
         self.plain_test_logits = self.test_logits  # without test-time augmentation
         self.test_labels = torch.empty(0, dtype=torch.int64)
         self._resume: dict[str, Any] | None = None
+        rho, adaptive = self.optimizer_config.get("sam_rho"), self.optimizer_config.get("sam_adaptive", False)
+        self.sam = None if rho is None else SharpnessAware(network, rho, adaptive)
         if compile:
             self.network.compile()  # in place, which keeps the names in the state dict
         elif image_shape is not None:
@@ -115,6 +122,9 @@ class ImageClassifier(L.LightningModule):
 
     def on_train_start(self) -> None:
         self.train_sums, self.val_sums = Sums(self.device), None
+        self._hardest: Hardest | None = getattr(self.trainer.train_dataloader, "hardest", None)
+        if self.teacher:
+            self.teacher.to(self.device)
         self.val_means, self.val_step = {}, None
         if self._resume is not None:
             resuming.restore(self, self._resume)
@@ -127,8 +137,7 @@ class ImageClassifier(L.LightningModule):
 
     def _start_epoch(self) -> None:
         if start_epoch := getattr(self.loss, "start_epoch", None):
-            batches = self.trainer.estimated_stepping_batches * self.trainer.accumulate_grad_batches
-            start_epoch(self.trainer.current_epoch, batches / self.trainer.num_training_batches)
+            start_epoch(self.trainer.current_epoch, epochs_of(self.trainer))
         self._freeze_finished()
 
     def _freeze_finished(self) -> None:
@@ -152,30 +161,52 @@ class ImageClassifier(L.LightningModule):
 
     def batch_loss(self, batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
         """The loss to minimize and its mean over the images; also counts loss and correct predictions."""
-        images, targets = batch
-        loss, mean, logits = self._training_loss(self.normalized(images), targets)
+        images, targets = self.normalized(batch[0]), batch[1]
+        taught = self.teacher.probabilities(batch[0]) if self.teacher else None
+        loss, mean, logits = self._training_loss(images, targets, taught)
         mean = mean.detach()
+        if self._hardest:
+            self._hardest.note(cross_entropy(logits.detach(), targets, reduction="none"))
         self.train_sums.add(mean, logits.detach(), targets)
         self.images_trained += len(targets)
+        if self.sam:
+            self.sam.move_uphill(loss)
+            with statistics_kept(self.network):
+                loss = self._training_loss(images, targets, taught)[0]
         if self.sums_loss:
             loss = loss * self.trainer.world_size  # DDP averages over the processes
         return loss, mean
+
+    def on_after_backward(self) -> None:
+        if self.sam:
+            self.sam.move_back()
 
     @property
     def sums_loss(self) -> bool:
         """Whether the loss is a sum over the images of a batch rather than their mean."""
         return getattr(self.loss, "reduction", "mean") == "sum"
 
-    def _training_loss(self, images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """The loss of normalized images, its mean over the images, and the logits for the accuracy."""
+    def _training_loss(self, images: Tensor, targets: Tensor, taught: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+        """The loss of normalized images, its mean over the images, and the logits for the accuracy.
+
+        taught: the teacher's probabilities [N, K].
+        """
         weighted_heads = getattr(self.network, "weighted_heads", None)
         if weighted_heads is None:
             logits = self.network(images).float()
-            return *loss_and_mean(self.loss, logits, targets), logits
+            return *self._loss_and_mean(logits, targets, taught), logits
         heads = [(weight, logits.float()) for weight, logits in weighted_heads(images)]
-        losses = [torch.stack(loss_and_mean(self.loss, logits, targets)) * weight for weight, logits in heads]
+        losses = [torch.stack(self._loss_and_mean(logits, targets, taught)) * weight for weight, logits in heads]
         loss, mean = torch.stack(losses).sum(0).unbind()
         return loss, mean, heads[0][1]
+
+    def _loss_and_mean(self, logits: Tensor, targets: Tensor, taught: Tensor | None) -> tuple[Tensor, Tensor]:
+        loss, mean = loss_and_mean(self.loss, logits, targets)
+        if self.teacher is None or taught is None:
+            return loss, mean
+        alpha, distance = self.teacher.alpha, self.teacher.loss(logits, taught)
+        mean = (1 - alpha) * mean + alpha * distance
+        return (1 - alpha) * loss + alpha * distance * (len(logits) if self.sums_loss else 1), mean
 
     def on_train_epoch_end(self) -> None:
         means = self._means("train", self.train_sums)

@@ -26,7 +26,7 @@ REFUSED = {
     "LearningRateFinder": "set optimizer.lr",
     "ModelPruning": "channels_last=false",
     "SpikeDetection": "callbacks.finite_loss",
-    "StochasticWeightAveraging": "use ema_decay=0.999",
+    "StochasticWeightAveraging": "use swa_start=0.75",
 }
 FAST = {"GradientAccumulationScheduler", "StochasticWeightAveraging"}
 

@@ -40,7 +40,8 @@ def keys_of_choices() -> dict[str, list[str]]:
             continue
         content = yaml.safe_load(path.read_text())
         content.pop("defaults", None)
-        prefix = "data." if path.stem == "data_common" else f"{group}." if group else ""
+        common = path.stem.removesuffix("_common")  # the keys of all files of a group
+        prefix = f"{common}." if common != path.stem else f"{group}." if group else ""
         for key in leaves(content, prefix):
             if not key.startswith(ANY_TEXT):
                 found.setdefault(key, f"{group}={path.stem}" if group else "")

@@ -8,6 +8,8 @@ def test_every_rule_is_about_a_key_that_some_choice_has():
     choices = (
         "scheduler=cosine",
         "scheduler=plateau",
+        "scheduler=wsd",
+        "scheduler=cosine_restarts",
         "model=torchvision",
         "model=cnn2",
         "model=speednet",

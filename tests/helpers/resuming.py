@@ -6,9 +6,10 @@ from typing import Any
 
 import lightning as L
 import torch
-from lightning.pytorch.callbacks import EarlyStopping, EMAWeightAveraging
+from lightning.pytorch.callbacks import EarlyStopping
 from torchvision.transforms import v2
 
+from cifar_lightning.callbacks.averages import exponential_average
 from cifar_lightning.callbacks.finite_loss import FiniteLoss
 from cifar_lightning.callbacks.history import History
 from cifar_lightning.callbacks.interruption import Interruption, StopSignals
@@ -31,7 +32,7 @@ PER_IMAGE = [v2.RandomHorizontalFlip(), v2.RandomResizedCrop(8), v2.ColorJitter(
 # Kinds of training: keys for `train`.
 KINDS: dict[str, dict[str, Any]] = {
     "dropout": {"scheduler": {"_target_": SCHEDULES + "onecycle"}},
-    "average": {"scheduler": {"_target_": SCHEDULES + "linear"}, "callbacks": [lambda: EMAWeightAveraging(decay=0.9)]},
+    "average": {"scheduler": {"_target_": SCHEDULES + "linear"}, "callbacks": [lambda: exponential_average(0.9)]},
     "plateau and early stopping": {
         "scheduler": PLATEAU,
         "callbacks": [lambda: EarlyStopping("val/loss", patience=2, min_delta=0.05)],
@@ -43,6 +44,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "validation by steps": {"val_check_interval": 3, "check_val_every_n_epoch": None},
     "no validation": {"limit_val_batches": 0},
     "momentum": {"optimizer": SGD},
+    "sam": {"optimizer": {**SGD, "sam_rho": 0.1}},
     "muon": {"optimizer": {"_target_": "cifar_lightning.optim.muon.Muon", "lr": 0.02}},
 }
 

@@ -5,13 +5,23 @@ from typing import Any
 
 import lightning as L
 import torch
+from omegaconf import OmegaConf
 from torch import Tensor, nn
 
+from cifar_lightning.config.compose import compose, plain
 from cifar_lightning.training.classifier import ImageClassifier
 
 MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.25, 0.3)
 SGD = {"_target_": "torch.optim.SGD", "lr": 0.05, "momentum": 0.9}
 CONSTANT = {"_target_": "cifar_lightning.optim.schedules.constant"}
+
+
+def group_config(group: str, choice: str, **keys: Any) -> dict[str, Any]:
+    """The config that `group=choice` composes, with other values for some keys."""
+    config = compose([f"{group}={choice}"])
+    OmegaConf.set_struct(config, False)
+    config[group] = OmegaConf.merge(config[group], keys)
+    return dict(plain(config[group]))
 
 
 class Batches:

@@ -3,26 +3,21 @@ from pydoc import locate
 
 import pytest
 import torch
-from helpers.small import CONSTANT, Batches, normalized, small_classifier, small_network, small_trainer
+from helpers.small import CONSTANT, Batches, group_config, normalized, small_classifier, small_network, small_trainer
 from lightning.pytorch.plugins import MixedPrecision
-from omegaconf import OmegaConf
 from torch import nn
 from torch.nn.functional import cross_entropy
 from torch.testing import assert_close
 
-from cifar_lightning.config.compose import conf_dir, plain
+from cifar_lightning.config.compose import conf_dir
 from cifar_lightning.errors import UserError
 from cifar_lightning.optim.build import OURS, build_optimizer
 
-FILES = sorted((conf_dir() / "optimizer").glob("*.yaml"))
+CHOICES = sorted(path.stem for path in (conf_dir() / "optimizer").glob("*.yaml"))
 # Not for a network's parameters as they are: 2-D only, sparse gradients only, a closure evaluated many times a step.
 TORCH = sorted(
     {n for n, o in vars(torch.optim).items() if inspect.isclass(o)} - {"Optimizer", "Muon", "SparseAdam", "LBFGS"}
 )
-
-
-def config_of(path, **keys):
-    return plain(OmegaConf.merge(OmegaConf.load(path), keys))
 
 
 def plain_loop(network, optimizer, batches, epochs=4, on_step=lambda: None):
@@ -48,9 +43,9 @@ def assert_same_weights(network, expected):
         assert_close(value, other, rtol=1e-4, atol=1e-5, msg=lambda m, name=name: f"{name}: {m}")
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
-def test_training_equals_a_plain_loop(path):
-    config = config_of(path, lr=0.01)
+@pytest.mark.parametrize("name", CHOICES)
+def test_training_equals_a_plain_loop(name):
+    config = group_config("optimizer", name, lr=0.01)
     classifier = fit_20_steps(config)
     reference = small_network()
     keys = {key: value for key, value in config.items() if key not in ("_target_", *OURS)}
@@ -58,9 +53,9 @@ def test_training_equals_a_plain_loop(path):
     assert_same_weights(classifier.network, reference)
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
-def test_without_decay_norms_and_biases_decay_only_by_their_gradients(path):
-    config = config_of(path, decay_norms_and_biases=False)
+@pytest.mark.parametrize("name", CHOICES)
+def test_without_decay_norms_and_biases_decay_only_by_their_gradients(name):
+    config = group_config("optimizer", name, decay_norms_and_biases=False)
     network = small_network()
     optimizer = build_optimizer(network, config | {"weight_decay": 0.1})
     decay = {id(p): group["weight_decay"] for group in optimizer.param_groups for p in group["params"]}
@@ -111,7 +106,7 @@ def test_a_part_that_is_not_there_or_says_nothing_is_refused(own, message):
 
 @pytest.mark.parametrize("name", TORCH)
 def test_any_optimizer_of_torch_by_its_name(name):
-    config = config_of(conf_dir() / "optimizer" / "torch.yaml", name=name, lr=1e-3, decay_norms_and_biases=False)
+    config = group_config("optimizer", "torch", name=name, lr=1e-3, decay_norms_and_biases=False)
     network, reference = small_network(), small_network()
     batches = Batches()
     optimizer = build_optimizer(network, config)

@@ -1,21 +1,20 @@
 import lightning as L
 import pytest
 import torch
-from helpers.small import SGD, Batches, normalized, small_classifier, small_network, small_trainer
-from omegaconf import OmegaConf
+from helpers.small import SGD, Batches, group_config, normalized, small_classifier, small_network, small_trainer
 from torch.nn.functional import cross_entropy
 from torch.optim import lr_scheduler as torchs
 from torch.testing import assert_close
 
-from cifar_lightning.config.compose import conf_dir, plain
+from cifar_lightning.config.compose import conf_dir
 from cifar_lightning.errors import UserError
 
-FILES = {path.stem: path for path in sorted((conf_dir() / "scheduler").glob("*.yaml"))}
+CHOICES = {path.stem for path in (conf_dir() / "scheduler").glob("*.yaml")}
 EPOCHS, STEPS = 4, 5  # of the 38 images in batches of 8
 
 
 def config_of(name, **keys):
-    return plain(OmegaConf.merge(OmegaConf.load(FILES[name]), keys))
+    return group_config("scheduler", name, **keys)
 
 
 class Recorder(L.Callback):
@@ -46,6 +45,12 @@ def warmed_up(optimizer, n, after):
     return torchs.SequentialLR(
         optimizer, [torchs.LinearLR(optimizer, 1 / (n + 1), total_iters=n), after(optimizer)], [n]
     )
+
+
+def then(optimizer, n, first, after):
+    """`first` for n steps, then `after`, which may be a constant factor."""
+    after = torchs.ConstantLR(optimizer, after, total_iters=100) if isinstance(after, float) else after
+    return torchs.SequentialLR(optimizer, [first, after], [n])
 
 
 def stepped(optimizer, n, milestones):
@@ -80,6 +85,27 @@ REFERENCES = [
         {"warmup_epochs": 1},
         "step",
         lambda o: warmed_up(o, 5, lambda o: torchs.LinearLR(o, 1, 0, total_iters=15)),
+    ),
+    (
+        "cosine",
+        {"end": 0.5, "end_factor": 0.1},
+        "step",
+        lambda o: then(o, 10, torchs.CosineAnnealingLR(o, 10, 0.005), 0.1),
+    ),
+    ("linear", {"end": 0.75, "end_factor": 0.2}, "step", lambda o: torchs.LinearLR(o, 1, 0.2, total_iters=15)),
+    ("cosine_restarts", {"first_epochs": 1}, "step", lambda o: torchs.CosineAnnealingWarmRestarts(o, 5, T_mult=2)),
+    (
+        "cosine_restarts",
+        {"first_epochs": 2, "growth": 1, "end_factor": 0.1, "interval": "epoch"},
+        "epoch",
+        lambda o: torchs.CosineAnnealingWarmRestarts(o, 2, eta_min=0.005),
+    ),
+    ("wsd", {}, "step", lambda o: then(o, 16, torchs.ConstantLR(o, 1), torchs.LinearLR(o, 1, 0, total_iters=4))),
+    (
+        "wsd",
+        {"decay": 0.5, "shape": "sqrt", "warmup_epochs": 0.4},
+        "step",
+        lambda o: torchs.LambdaLR(o, lambda n: min(1, (n + 1) / 3) * (1 - (max(0, n - 10) / 10) ** 0.5)),
     ),
     ("multistep", {}, "step", lambda o: torchs.MultiStepLR(o, [10, 15])),
     ("multistep", {"milestones": [1, 3], "gamma": 0.5}, "step", lambda o: torchs.MultiStepLR(o, [5, 15], gamma=0.5)),
@@ -164,7 +190,7 @@ def test_a_part_that_ends_earlier_needs_a_closed_form(name):
 
 
 def test_every_file_has_a_reference():
-    assert {name for name, *_ in REFERENCES} == set(FILES)
+    assert {name for name, *_ in REFERENCES} == CHOICES
 
 
 @pytest.mark.filterwarnings("ignore:.*epoch parameter in `scheduler.step")
@@ -193,7 +219,7 @@ def test_training_equals_a_plain_loop(name, keys, every, scheduler):
     assert_close(classifier.network.state_dict(), network.state_dict(), rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("name", sorted(CHOICES))
 def test_lengths_come_from_the_trainer(name):
     config = config_of(name, **({"monitor": "train/loss"} if name == "plateau" else {}))
     whole, _ = trained(config, batches=Batches(n=64))

@@ -43,6 +43,17 @@ KINDS = {
     ],
     "dropout": ["model=cnn4", "optimizer=adamw"],
     "muon": ["optimizer=muon", "scheduler=cosine"],
+    "sam, hardest, sizes, stochastic average": [
+        "model=resnet",
+        "model.stem_width=4",
+        "model.widths=[4,8]",
+        "model.blocks=1",
+        "optimizer.sam_rho=0.05",
+        "data.keep_hardest=0.8",
+        "data.size_schedule=[[0.5,16]]",
+        "swa_start=0.5",
+    ],
+    "schedule-free": ["model=cnn4_bn", "optimizer=extra", "optimizer.name=ScheduleFreeAdamW", "scheduler=none"],
     "no validation part": ["data.val_size=0", "augmentation=flip_crop"],
 }
 FAST = "resnet, average, mixup"  # tests/training/test_interruption.py has the others with a tiny network

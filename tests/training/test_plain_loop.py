@@ -4,14 +4,13 @@ from pydoc import locate
 
 import pytest
 import torch
-from helpers.small import MEAN, STD, Batches, small_classifier, small_network, small_trainer
-from omegaconf import OmegaConf
+from helpers.small import MEAN, STD, Batches, group_config, small_classifier, small_network, small_trainer
 from torch.nn.functional import cross_entropy
 from torch.optim import lr_scheduler as torchs
 from torch.testing import assert_close
 
-from cifar_lightning.config.compose import conf_dir, plain
-from cifar_lightning.optim.build import build_optimizer
+from cifar_lightning.config.compose import conf_dir
+from cifar_lightning.optim.build import OURS, build_optimizer
 
 OPTIMIZERS = sorted(path.stem for path in (conf_dir() / "optimizer").glob("*.yaml"))
 EPOCHS, STEPS = 4, 5
@@ -30,6 +29,19 @@ SCHEDULES = {
     "linear": ({}, lambda optimizer: torchs.LinearLR(optimizer, 1, 0, total_iters=EPOCHS * STEPS)),
     "multistep": ({}, lambda optimizer: torchs.MultiStepLR(optimizer, [10, 15])),
     "onecycle": ({}, onecycle),
+    # 20 steps of 4 epochs: 5, then 10, then the start of a third cosine.
+    "cosine_restarts": (
+        {"first_epochs": 1},
+        lambda optimizer: torchs.CosineAnnealingWarmRestarts(optimizer, T_0=STEPS, T_mult=2),
+    ),
+    "wsd": (
+        {"decay": 0.5},
+        lambda optimizer: torchs.SequentialLR(
+            optimizer,
+            [torchs.ConstantLR(optimizer, factor=1), torchs.LinearLR(optimizer, 1, 0, total_iters=10)],
+            milestones=[10],
+        ),
+    ),
     "plateau": (
         {"monitor": "train/loss", "patience": 0, "threshold": 0.5},
         lambda optimizer: torchs.ReduceLROnPlateau(optimizer, patience=0, threshold=0.5),
@@ -37,16 +49,12 @@ SCHEDULES = {
 }
 
 
-def config_of(group, name, **keys):
-    return plain(OmegaConf.merge(OmegaConf.load(conf_dir() / group / f"{name}.yaml"), keys))
-
-
 def optimizer_of(network, config):
     """As a person would make it; one of ours (tested on its own) as the package makes it."""
-    if not config["_target_"].startswith("torch.optim."):
+    if config["_target_"].startswith("cifar_lightning."):
         return build_optimizer(network, config)
-    ours = ("_target_", "name", "decay_norms_and_biases", "groups")
-    return locate(config["_target_"])(network.parameters(), **{k: v for k, v in config.items() if k not in ours})
+    keys = {key: value for key, value in config.items() if key not in ("_target_", *OURS)}
+    return locate(config["_target_"])(network.parameters(), **keys)
 
 
 def plain_loop(network, optimizer, schedule, batches):
@@ -76,8 +84,8 @@ def test_every_schedule_has_a_reference():
 )
 def test_20_steps_are_those_of_a_plain_loop(name, scheduler):
     keys, reference_schedule = SCHEDULES[scheduler]
-    config = config_of("optimizer", name, lr=0.01)
-    classifier = small_classifier(optimizer=config, scheduler=config_of("scheduler", scheduler, **keys))
+    config = group_config("optimizer", name, lr=0.01)
+    classifier = small_classifier(optimizer=config, scheduler=group_config("scheduler", scheduler, **keys))
     trainer = small_trainer(max_epochs=EPOCHS)
     trainer.fit(classifier, Batches())
     assert trainer.global_step == EPOCHS * STEPS

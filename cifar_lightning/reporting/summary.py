@@ -18,6 +18,7 @@ from cifar_lightning.reporting.tables import (
     markdown_table,
     mean_and_std,
     number,
+    operations,
     spread,
     without_empty_columns,
 )
@@ -70,7 +71,7 @@ class Summary:
             }
             for key in ("val/acc", "test/acc", "train_seconds"):
                 row[key], row[f"{key} std"] = mean_and_std(setting.values(key))
-            row |= {key: mean_and_std(setting.values(key))[0] for key in ("images_per_second", "parameters")}
+            row |= {key: mean_and_std(setting.values(key))[0] for key in ("images_per_second", "operations", "parameters")}
             rows.append(row)
         return rows
 
@@ -204,6 +205,7 @@ def _figures(setting: Setting) -> Row:
         "test accuracy": f"{spread(test)} ({len(test)})" if test else NOTHING,
         "validation": spread(val) + (f" ({len(val)})" if val and len(val) != len(test) else ""),
         "seconds": number(seconds, 1 if seconds is not None and seconds < 10 else 0),
+        "PFLOP": operations(mean_and_std(setting.values("operations"))[0]).removesuffix(" PFLOP"),
         "images/s": number(mean_and_std(setting.values("images_per_second"))[0]),
     }
 

@@ -36,6 +36,11 @@ def duration(seconds: float | None) -> str:
     return f"{units // 60}:{units % 60:02d} {unit}"
 
 
+def operations(count: float | None) -> str:
+    """The number of floating-point operations: 3.2e14 becomes "0.320 PFLOP", a missing value a dash."""
+    return NOTHING if count is None else f"{count / 1e15:.3g} PFLOP"
+
+
 def mean_and_std(values: Sequence[float]) -> tuple[float | None, float | None]:
     """Mean and sample standard deviation (n - 1 in the denominator); None where there are too few values."""
     return statistics.fmean(values) if values else None, statistics.stdev(values) if len(values) > 1 else None
@@ -68,6 +73,7 @@ def result_rows(metrics: Mapping[str, Any]) -> list[Row]:
         ("wrong labels learnt by heart", percent(metrics.get("train/memorized"))),
         ("parameters", number(metrics.get("parameters"))),
         ("epochs", number(metrics.get("epochs"))),
+        ("operations", operations(metrics.get("operations"))),
         ("training time", duration(metrics.get("train_seconds"))),
         ("images a second", number(metrics.get("images_per_second"))),
         ("tested checkpoint", str((metrics.get("checkpoint") if "test/acc" in metrics else None) or NOTHING)),

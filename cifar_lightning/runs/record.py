@@ -66,6 +66,7 @@ def collect(
         **test,
         **{key: value for key, value in (history.rows or [{}])[-1].items() if key in NOISE_METRICS},
         **({"teachers": teachers(config, module)} if getattr(module, "teacher", None) else {}),
+        "operations": operations(module, datamodule),
         "parameters": sum(p.numel() for p in getattr(module, "network", module).parameters()),
         "epochs": len(history.rows),
         "events": getattr(module, "events", []),
@@ -84,6 +85,15 @@ def collect(
         "partial": is_partial(config),
         **provenance(trainer, datamodule),
     }
+
+
+def operations(module: L.LightningModule, datamodule: ImageDataModule) -> int | None:
+    """Floating-point operations of the run; None for a module of the user's own and for sharded weights."""
+    if not isinstance(module, ImageClassifier) or any(hasattr(p, "device_mesh") for p in module.parameters()):
+        return None
+    taught_by = [classifier.network for classifier in module.teacher.classifiers] if module.teacher else []
+    trained = getattr(module, "trained_parameters", ())
+    return module.operations.total(module.network, taught_by, datamodule.image_shape[0], trained)
 
 
 def teachers(config: DictConfig, module: Any) -> list[dict[str, Any]]:

@@ -3,6 +3,7 @@
 import logging
 import math
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import lightning as L
@@ -18,10 +19,11 @@ from cifar_lightning.optim.build import FLATTENING, build_optimizer
 from cifar_lightning.optim.sam import SharpnessAware, statistics_kept
 from cifar_lightning.optim.schedules import build_schedule
 from cifar_lightning.training import lightning_internals, resuming
-from cifar_lightning.training.distillation import Teacher
-from cifar_lightning.training.losses import CrossEntropy, loss_and_mean
+from cifar_lightning.training.distillation import Teacher, distilled
+from cifar_lightning.training.losses import CrossEntropy, loss_of_heads
 from cifar_lightning.training.memory_format import memory_format
 from cifar_lightning.training.metrics import Sums, check_outputs, test_metrics
+from cifar_lightning.training.operations import Operations
 from cifar_lightning.training.plateau import check_validation, never_stepped, step_plateaus
 from cifar_lightning.training.tta import TTA, averaged_logits
 from cifar_lightning.training.uneven import accumulation_weight, gathered_rows, process_weight
@@ -77,6 +79,7 @@ class ImageClassifier(L.LightningModule):
         self._shift = -torch.tensor(self.mean)[:, None, None] * self._scale
         self._byte_scale = self._scale / 255
         self.images_trained = 0  # by this process
+        self.operations = Operations()
         self.events: list[str] = []  # early stopping, lowered learning rates and the like, as text
         self.val_sums: Sums | None = None  # during validation
         self.val_means: dict[str, Tensor] = {}  # from the latest validation
@@ -111,7 +114,16 @@ class ImageClassifier(L.LightningModule):
         return images.contiguous(memory_format=self.memory_format)
 
     def forward(self, images: Tensor) -> Tensor:
-        return self.network(self.normalized(images))
+        return self._evaluated(self.normalized(images))
+
+    def _evaluated(self, images: Tensor) -> Tensor:
+        """The logits of normalized images, counted."""
+        self.operations.add("evaluated", images, self._processes)
+        return self.network(images)
+
+    @property
+    def _processes(self) -> int:
+        return self._trainer.world_size if self._trainer else 1
 
     # Training
 
@@ -122,6 +134,7 @@ class ImageClassifier(L.LightningModule):
 
     def on_train_start(self) -> None:
         self.train_sums, self.val_sums = Sums(self.device), None
+        self.trained_parameters = {name for name, p in self.network.named_parameters() if p.requires_grad}
         self._hardest: Hardest | None = getattr(self.trainer.train_dataloader, "hardest", None)
         if self.teacher:
             self.teacher.to(self.device)
@@ -162,7 +175,10 @@ class ImageClassifier(L.LightningModule):
     def batch_loss(self, batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
         """The loss to minimize and its mean over the images; also counts loss and correct predictions."""
         images, targets = self.normalized(batch[0]), batch[1]
-        taught = self.teacher.probabilities(batch[0]) if self.teacher else None
+        taught = None
+        if self.teacher:
+            taught = self.teacher.probabilities(batch[0])
+            self.operations.add("taught", images, self._processes)
         loss, mean, logits = self._training_loss(images, targets, taught)
         mean = mean.detach()
         if self._hardest:
@@ -187,26 +203,9 @@ class ImageClassifier(L.LightningModule):
         return getattr(self.loss, "reduction", "mean") == "sum"
 
     def _training_loss(self, images: Tensor, targets: Tensor, taught: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-        """The loss of normalized images, its mean over the images, and the logits for the accuracy.
-
-        taught: the teacher's probabilities [N, K].
-        """
-        weighted_heads = getattr(self.network, "weighted_heads", None)
-        if weighted_heads is None:
-            logits = self.network(images).float()
-            return *self._loss_and_mean(logits, targets, taught), logits
-        heads = [(weight, logits.float()) for weight, logits in weighted_heads(images)]
-        losses = [torch.stack(self._loss_and_mean(logits, targets, taught)) * weight for weight, logits in heads]
-        loss, mean = torch.stack(losses).sum(0).unbind()
-        return loss, mean, heads[0][1]
-
-    def _loss_and_mean(self, logits: Tensor, targets: Tensor, taught: Tensor | None) -> tuple[Tensor, Tensor]:
-        loss, mean = loss_and_mean(self.loss, logits, targets)
-        if self.teacher is None or taught is None:
-            return loss, mean
-        alpha, distance = self.teacher.alpha, self.teacher.loss(logits, taught)
-        mean = (1 - alpha) * mean + alpha * distance
-        return (1 - alpha) * loss + alpha * distance * (len(logits) if self.sums_loss else 1), mean
+        """The loss of normalized images, its mean over the images, and the logits for the accuracy."""
+        self.operations.add("trained", images, self._processes)
+        return loss_of_heads(self.network, images, partial(distilled, self.loss, self.teacher, targets, taught))
 
     def on_train_epoch_end(self) -> None:
         means = self._means("train", self.train_sums)
@@ -278,7 +277,7 @@ class ImageClassifier(L.LightningModule):
 
     def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         images, labels = batch
-        averaged, plain = averaged_logits(self.network, self.normalized(images), self.test_tta)
+        averaged, plain = averaged_logits(self._evaluated, self.normalized(images), self.test_tta)
         check_outputs(plain, self.class_names)
         self._test_logits.append(torch.stack([averaged, plain], 1))
         self._test_labels.append(labels)

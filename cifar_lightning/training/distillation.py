@@ -7,8 +7,10 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import kl_div, log_softmax
+
+from cifar_lightning.training.losses import loss_and_mean
 
 if TYPE_CHECKING:
     from cifar_lightning.training.classifier import ImageClassifier
@@ -45,3 +47,15 @@ class Teacher:
         """
         student = log_softmax(logits / self.temperature, 1)
         return kl_div(student, probabilities, reduction="batchmean") * self.temperature**2
+
+
+def distilled(
+    loss: nn.Module, teacher: Teacher | None, targets: Tensor, taught: Tensor | None, logits: Tensor
+) -> tuple[Tensor, Tensor]:
+    """The loss of logits [N, K] for labels and, with a teacher, its probabilities `taught`; and its mean."""
+    value, mean = loss_and_mean(loss, logits, targets)
+    if teacher is None or taught is None:
+        return value, mean
+    alpha, distance = teacher.alpha, teacher.loss(logits, taught)
+    images = len(logits) if getattr(loss, "reduction", "mean") == "sum" else 1
+    return (1 - alpha) * value + alpha * distance * images, (1 - alpha) * mean + alpha * distance

@@ -1,6 +1,6 @@
 """The training loss. Validation and test always report plain cross entropy."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import torch
@@ -34,3 +34,19 @@ def loss_and_mean(loss: nn.Module, logits: Tensor, targets: Tensor) -> tuple[Ten
     value = loss(logits, targets)
     value = value.mean() if value.ndim else value
     return value, value / len(logits) if getattr(loss, "reduction", "mean") == "sum" else value
+
+
+def loss_of_heads(
+    network: nn.Module, images: Tensor, loss_and_mean: Callable[[Tensor], tuple[Tensor, Tensor]]
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The loss of normalized images, its mean over the images, and the logits [N, K] of the (main) head.
+
+    The losses of a network's `weighted_heads` are added up.
+    """
+    weighted_heads = getattr(network, "weighted_heads", None)
+    if weighted_heads is None:
+        logits = network(images).float()
+        return *loss_and_mean(logits), logits
+    heads = [(weight, logits.float()) for weight, logits in weighted_heads(images)]
+    loss, mean = torch.stack([torch.stack(loss_and_mean(logits)) * weight for weight, logits in heads]).sum(0).unbind()
+    return loss, mean, heads[0][1]

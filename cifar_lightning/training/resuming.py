@@ -29,6 +29,7 @@ def state(module: "ImageClassifier") -> dict[str, Any]:
         "val_means": means,
         "val_step": module.val_step,
         "events": module.events,
+        "operations": module.operations.state(),
         **rows,
     }
 
@@ -42,6 +43,7 @@ def restore(module: "ImageClassifier", saved: dict[str, Any]) -> None:
     module.val_means = {key: module.train_sums.loss.new_tensor(mean) for key, mean in saved["val_means"].items()}
     module.val_step = saved.get("val_step")
     module.events = list(saved.get("events", []))
+    module.operations.load(saved.get("operations", []))
     torch.set_rng_state(saved["rng"][row].clone())  # a clone, as torch reads a storage from its start
     if "device_rng" in saved and module.device.type != "cpu":
         torch.get_device_module(module.device).set_rng_state(saved["device_rng"][row].clone())

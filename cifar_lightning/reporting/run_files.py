@@ -12,7 +12,10 @@ from cifar_lightning.errors import UserError
 from cifar_lightning.reporting.files import read_csv, read_json, read_yaml
 from cifar_lightning.reporting.tables import NOTHING
 
-MOST = 1e15  # more than any count of parameters or seconds
+MOST = 1e24  # more than any count of parameters, seconds or operations
+NUMBERS = (
+    "test/acc", "val/acc", "parameters", "published_test_acc", "train_seconds", "images_per_second", "operations",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -103,7 +106,7 @@ def _load(path: Path) -> Run:
     strings = isinstance(overrides, list) and all(isinstance(override, str) for override in overrides)
     if not strings or not {"test/acc", "val/acc"} & set(metrics):
         raise ValueError("not the result of a run (overrides, or both test/acc and val/acc are missing)")
-    for key in ("test/acc", "val/acc", "parameters", "published_test_acc", "train_seconds", "images_per_second", "operations"):
+    for key in NUMBERS:
         value = metrics.get(key)
         if not isinstance(value, int | float | None) or (key.endswith("/acc") and value and not 0 <= value <= 1):
             raise ValueError(f"{key} = {value!r} is not {'a fraction' if key.endswith('/acc') else 'a number'}")

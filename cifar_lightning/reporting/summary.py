@@ -18,7 +18,6 @@ from cifar_lightning.reporting.tables import (
     markdown_table,
     mean_and_std,
     number,
-    operations,
     spread,
     without_empty_columns,
 )
@@ -71,7 +70,8 @@ class Summary:
             }
             for key in ("val/acc", "test/acc", "train_seconds"):
                 row[key], row[f"{key} std"] = mean_and_std(setting.values(key))
-            row |= {key: mean_and_std(setting.values(key))[0] for key in ("images_per_second", "operations", "parameters")}
+            for key in ("images_per_second", "operations", "parameters"):
+                row[key] = mean_and_std(setting.values(key))[0]
             rows.append(row)
         return rows
 
@@ -198,14 +198,14 @@ def _figures(setting: Setting) -> Row:
         return " / ".join(number(value, digits) for value in sorted(set(setting.values(key)))) or NOTHING
 
     test, val = setting.accuracies("test"), setting.accuracies("val")
-    seconds = mean_and_std(setting.values("train_seconds"))[0]
+    seconds, spent = (mean_and_std(setting.values(key))[0] for key in ("train_seconds", "operations"))
     return {
         "parameters": different("parameters"),
         "published": different("published_test_acc", 2),
         "test accuracy": f"{spread(test)} ({len(test)})" if test else NOTHING,
         "validation": spread(val) + (f" ({len(val)})" if val and len(val) != len(test) else ""),
         "seconds": number(seconds, 1 if seconds is not None and seconds < 10 else 0),
-        "PFLOP": operations(mean_and_std(setting.values("operations"))[0]).removesuffix(" PFLOP"),
+        "PFLOP": NOTHING if spent is None else f"{spent / 1e15:.3g}",
         "images/s": number(mean_and_std(setting.values("images_per_second"))[0]),
     }
 

@@ -37,8 +37,11 @@ def duration(seconds: float | None) -> str:
 
 
 def operations(count: float | None) -> str:
-    """The number of floating-point operations: 3.2e14 becomes "0.320 PFLOP", a missing value a dash."""
-    return NOTHING if count is None else f"{count / 1e15:.3g} PFLOP"
+    """The number of floating-point operations: 3.2e14 becomes "0.32 PFLOP", a missing value a dash."""
+    if count is None:
+        return NOTHING
+    size, unit = next(((size, unit) for size, unit in ((1e15, "P"), (1e12, "T")) if count >= size / 100), (1e9, "G"))
+    return f"{count / size:.3g} {unit}FLOP"
 
 
 def mean_and_std(values: Sequence[float]) -> tuple[float | None, float | None]:

@@ -136,7 +136,7 @@ def build_teacher(config: DictConfig, datamodule: ImageDataModule) -> Teacher | 
         return None
     classifiers, given = [], keys["ckpt_path"]
     for path in given if isinstance(given, list) else [given]:
-        classifier = load_classifier(checkpoint_file(str(path)), plain(config.trust))
+        classifier = load_classifier(checkpoint_file(str(path), key="teacher"), plain(config.trust))
         for what, taught, here in (
             ("classes", classifier.class_names, tuple(datamodule.class_names)),
             ("image shape", classifier.image_shape, tuple(datamodule.image_shape)),

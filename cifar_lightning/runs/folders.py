@@ -25,7 +25,7 @@ UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM
 
 
 def checkpoint_to_resume(config: DictConfig) -> Path:
-    """The file that `ckpt_path` names; in a run's folder last.ckpt to resume, best.ckpt to test.
+    """The file that `key` names; in a run's folder last.ckpt to resume, best.ckpt to test.
 
     `last` stands for the newest run of the task that was stopped. Raises UserError if there is none.
     """
@@ -43,19 +43,19 @@ def checkpoint_to_resume(config: DictConfig) -> Path:
     return newest
 
 
-def checkpoint_file(text: str, first: str = "best") -> Path:
-    """The file that `ckpt_path` names; in a run's folder best.ckpt or last.ckpt, with `first` preferred."""
+def checkpoint_file(text: str, first: str = "best", key: str = "ckpt_path") -> Path:
+    """The file that `key` names; in a run's folder best.ckpt or last.ckpt, with `first` preferred."""
     path = Path(text).expanduser()
     names = sorted(("best", "last"), key=lambda name: name != first)
     if path.is_dir():
         found = [file for file in (path / "checkpoints" / f"{name}.ckpt" for name in names) if file.is_file()]
         if not found:
-            raise UserError(f"ckpt_path={text}: no checkpoints/best.ckpt or last.ckpt in this folder")
+            raise UserError(f"{key}={text}: no checkpoints/best.ckpt or last.ckpt in this folder")
         return found[0]
     if not regular(path).is_file():
         beside = path.with_name("last.ckpt")
         hint = f"; there is {beside} (without validation there is no best checkpoint)" if beside.is_file() else ""
-        raise UserError(f"ckpt_path={text}: there is no such file{hint}")
+        raise UserError(f"{key}={text}: there is no such file{hint}")
     return path
 
 

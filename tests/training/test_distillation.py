@@ -69,7 +69,7 @@ def test_a_student_of_a_run_has_it_in_its_record(command):
 @pytest.mark.parametrize(
     ("typed", "message"),
     [
-        (["teacher=nothing"], "nothing: there is no such file"),
+        (["teacher=nothing"], "error: teacher=nothing: there is no such file"),
         (["teacher=run", "data=npz", "data.root=other.npz"], "another classes than data=npz"),
         (["teacher=run", "teacher.temperature=0"], "teacher.temperature=0: must be"),
         (["teacher=run", "teacher.alpha=2"], "teacher.alpha=2: must be"),

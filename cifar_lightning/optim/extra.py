@@ -37,8 +37,8 @@ def rehearse(factory: Callable[..., Any], optimizer: Mapping[str, Any]) -> None:
     named = f"optimizer.name={optimizer['name']}"
     state = io.BytesIO()
     with torch.random.fork_rng(devices=[]):
-        network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(16, 2))
-        images = torch.rand(4, 3, 4, 4)
+        network = nn.Sequential(nn.Conv2d(3, 6, 3, bias=False), nn.BatchNorm2d(6), nn.Flatten(), nn.Linear(54, 10))
+        images = torch.rand(4, 3, 5, 5)
 
         def loss() -> torch.Tensor:
             built.zero_grad()

@@ -19,6 +19,7 @@ REFUSED = [
     (["data.keep_hardest=1.5"], "must be a share of the images"),
     (["optimizer=extra", "optimizer.name=Prodigi"], "pytorch_optimizer has no such optimizer; did you mean Prodigy?"),
     (["optimizer=extra", "optimizer.name=AdaHessian"], "optimizer.name=AdaHessian can't train this network: "),
+    (["optimizer=extra", "optimizer.name=LoRARite"], "optimizer.name=LoRARite can't train this network: "),
     (["optimizer=extra", "optimizer.name=Lookahead"], "optimizer.name=Lookahead can't train this network: "),
     (["optimizer=extra", "optimizer.name=ScalableShampoo"], "has a state that is not plain data"),
     (["optimizer=torch", "optimizer.name=Muon"], "it takes matrices only; use optimizer=muon"),

@@ -209,9 +209,17 @@ def build_callbacks(config: DictConfig, datamodule: ImageDataModule) -> list[Cal
         callbacks.append(exponential_average(config.ema_decay))
     if config.get("swa_start") is not None:
         callbacks.append(StochasticAverage(config.swa_start))
-    if hasattr(locate(str(config.optimizer._target_)), "eval"):
+    if _averages(str(config.optimizer._target_)):
         callbacks.append(OptimizersAverage())
     return callbacks
+
+
+def _averages(optimizer: str) -> bool:
+    """Whether this class averages the weights itself, and has `eval` to put the average in their place."""
+    try:
+        return hasattr(locate(optimizer), "eval")
+    except ErrorDuringImport:  # reported when it is built
+        return False
 
 
 def build_description(config: DictConfig, datamodule: ImageDataModule) -> Description:

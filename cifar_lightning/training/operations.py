@@ -38,25 +38,19 @@ class Operations:
 
     def total(self, network: nn.Module, teachers: Sequence[nn.Module], channels: int, trained: Collection[str]) -> int:
         """Operations of all passes. trained: names of the parameters whose gradients were computed."""
-        network = prepared(network, trained)
-        teachers = [prepared(teacher, ()) for teacher in teachers]
         total = 0
         for (kind, size), n in self.images.items():
             passed = teachers if kind == "taught" else [network]
-            total += n * sum(per_image(one, kind, channels, size) for one in passed)
+            total += n * sum(per_image(one, kind, channels, size, trained) for one in passed)
         return total
 
 
-def prepared(network: nn.Module, trained: Collection[str]) -> nn.Module:
-    """A copy of the network in which these parameters have gradients."""
-    own = copy.deepcopy(network)
-    for name, parameter in own.named_parameters():
-        parameter.requires_grad_(name in trained).grad = None
-    return own
-
-
-def per_image(network: nn.Module, kind: Pass, channels: int, size: int) -> int:
+def per_image(network: nn.Module, kind: Pass, channels: int, size: int, trained: Collection[str]) -> int:
     """Operations of one pass of one image [channels, size, size]."""
+    network = copy.deepcopy(network)
+    for name, parameter in network.named_parameters():
+        # In a pass without gradients torch would use fused attention, which the counter does not know.
+        parameter.requires_grad_(kind != "trained" or name in trained).grad = None
     heads = getattr(network, "weighted_heads", None) if kind == "trained" else None
     network.train(heads is not None)  # heads of their own exist in training only
     images = torch.zeros(2, channels, size, size, device=next(network.parameters()).device)

@@ -6,9 +6,11 @@ from helpers.records import checkpoint
 from helpers.small import SGD, Batches, small_classifier, small_network, small_trainer
 from torch.utils.flop_counter import FlopCounterMode
 
+from cifar_lightning.commands.models import cost
+from cifar_lightning.config.compose import compose, instantiate, plain
 from cifar_lightning.reporting.files import read_csv, read_json
 from cifar_lightning.training.distillation import Teacher
-from cifar_lightning.training.operations import Operations
+from cifar_lightning.training.operations import Operations, per_image
 
 
 def fit_and_test(**keys):
@@ -36,6 +38,18 @@ def test_operations_are_those_that_torch_counts(keys):
     teachers = [taught.network for taught in keys["teacher"].classifiers] if "teacher" in keys else []
     total = classifier.operations.total(classifier.network, teachers, 3, classifier.trained_parameters)
     assert total == counted
+
+
+@pytest.mark.parametrize("model", ["vit", "resnet", "torchvision"])
+def test_a_forward_pass_has_the_multiply_adds_that_the_command_models_lists(model):
+    config = compose(
+        [f"model={model}", *(["model.name=vit_b_32", "model.image_size=224"] if model == "torchvision" else [])]
+    ).model
+    _, multiply_adds = cost(config)
+    network = instantiate(plain(config))
+    assert per_image(network, "evaluated", 3, 32, ()) == 2 * multiply_adds
+    everything = {name for name, _ in network.named_parameters()}
+    assert 2 < per_image(network, "trained", 3, 32, everything) / (2 * multiply_adds) < 3.1  # attention is computed again
 
 
 def test_a_part_that_is_not_trained_costs_less():

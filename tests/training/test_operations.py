@@ -49,7 +49,7 @@ def test_a_forward_pass_has_the_multiply_adds_that_the_command_models_lists(mode
     network = instantiate(plain(config))
     assert per_image(network, "evaluated", 3, 32, ()) == 2 * multiply_adds
     everything = {name for name, _ in network.named_parameters()}
-    assert 2 < per_image(network, "trained", 3, 32, everything) / (2 * multiply_adds) < 3.1  # attention is computed again
+    assert 2 < per_image(network, "trained", 3, 32, everything) / (2 * multiply_adds) < 3.1  # attention twice
 
 
 def test_a_part_that_is_not_trained_costs_less():

@@ -1,0 +1,195 @@
+"""Find what is compared: rows of a summary, runs, and files of predictions."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+from cifar_lightning.errors import UserError
+from cifar_lightning.reporting.files import read_json
+from cifar_lightning.reporting.run_files import Run, comparable, load_runs
+from cifar_lightning.reporting.summary import Setting, Summary, summarize
+
+Part = Literal["val", "test"]
+SUMMARIES = ("summary.csv", "summary.md")
+EVALUATION = "evaluation.json"  # in a folder of the command evaluate
+
+
+@dataclass(frozen=True)
+class Member:
+    """A network of a side: the file with its answers, and its run, if it is one of ours."""
+
+    answers: Path
+    run: Run | None = None
+
+
+@dataclass(frozen=True)
+class Found:
+    """What was asked for, before its answers are read. Its name may be the user's own."""
+
+    name: str
+    members: Sequence[Member]
+
+    @property
+    def runs(self) -> list[Run]:
+        return [member.run for member in self.members if member.run]
+
+
+def find_sides(words: Sequence[str], split: Part) -> list[Found]:
+    """The sides that the words stand for: PATH, PATH:ROW, NAME=PATH, or rows of the one folder that is given.
+
+    Raises UserError for what there is not, and for fewer than two sides.
+    """
+    folders = [word for word in words if Path(word).expanduser().exists()]
+    pool = folders[0] if len(folders) == 1 and len(words) > 1 and _has_rows(folders[0]) else None
+    found: list[Found] = []
+    for word in words:
+        if word == pool and any(_sources(other) is None for other in words):
+            continue
+        name, equals, text = word.partition("=")
+        if (sources := _sources(word)) is not None:
+            found += _of_sources(word, word, sources, split, alone=len(words) == 1)
+        elif equals and (sources := _sources(text)) is not None:
+            found += _of_sources(name, text, sources, split)
+        elif pool is None:
+            raise UserError(f"{word}: there is no such file or folder{_of_keys(name, equals)}")
+        else:
+            named = equals and "=" in text.partition(",")[0]
+            source = [(Path(pool).expanduser(), text if named else word)]
+            found += _of_sources(name if named else word, word, source, split)
+    return told_apart(found)
+
+
+def told_apart(found: Sequence[Found]) -> list[Found]:
+    """The sides, checked to be several, without a run in common, and with names of their own."""
+    if len(found) < 2:
+        what = f"{found[0].name} is only one side" if found else "nothing to compare"
+        raise UserError(f"{what}: give two or more, such as logs/NAME:activation=relu logs/NAME:activation=tanh")
+    seen: dict[Path, str] = {}
+    for one in found:
+        for member in one.members:
+            path = member.answers.resolve()
+            if path in seen:
+                raise UserError(f"{seen[path]} and {one.name} both hold {member.answers}: compare different networks")
+            seen[path] = one.name
+    names = [one.name for one in found]
+    return [
+        replace(one, name=one.name if names.count(one.name) == 1 else f"{one.name} ({names[: i + 1].count(one.name)})")
+        for i, one in enumerate(found)
+    ]
+
+
+def of_summary(summary: Summary, split: Part) -> list[Found]:
+    """A side for each row of a summary."""
+    return [_of_setting(setting, split) for setting in summary.settings]
+
+
+def _has_rows(text: str) -> bool:
+    path = Path(text).expanduser()
+    folder = path.parent if path.name in SUMMARIES else path
+    return folder.is_dir() and not any((folder / name).is_file() for name in ("metrics.json", EVALUATION))
+
+
+def _sources(text: str) -> list[tuple[Path, str]] | None:
+    """The paths in `PATH[:ROW][,PATH[:ROW] …]`, each with its row; None if the first is no path.
+
+    Names of folders and rows may contain commas, too, so the longest path that exists is taken.
+    """
+    parts = text.split(",")
+    for end in range(len(parts), 0, -1):
+        head, rest = ",".join(parts[:end]), ",".join(parts[end:])
+        path, _, row = (head, "", "") if Path(head).expanduser().exists() else head.partition(":")
+        if not path or not Path(path).expanduser().exists():
+            continue
+        if not rest:
+            return [(Path(path).expanduser(), row)]
+        if (others := _sources(rest)) is not None:
+            return [(Path(path).expanduser(), row), *others]
+        if row:  # the rest belongs to it, and is what follows the last path
+            return [(Path(path).expanduser(), f"{row},{rest}")]
+    return None
+
+
+def _of_sources(
+    name: str, text: str, sources: Sequence[tuple[Path, str]], split: Part, *, alone: bool = False
+) -> list[Found]:
+    """The side of these paths; `alone`: if it is the only word, all rows of its folder."""
+    members: list[Member] = []
+    for path, row in sources:
+        if path.name in SUMMARIES:
+            path = path.parent
+        if not path.is_dir():
+            members.append(Member(path))
+        elif (path / EVALUATION).is_file():
+            members.append(_of_evaluation(path, split))
+        else:
+            summary = _summary(path)
+            if alone and not row and len(summary.settings) > 1:
+                return of_summary(summary, split)
+            chosen = _chosen(summary.settings, path, row)
+            members += _of_setting(chosen, split).members
+            if name == text and len(sources) == 1 and row:
+                name = chosen.name
+    return [Found(name, members)]
+
+
+def _summary(folder: Path) -> Summary:
+    runs, problems = load_runs([folder])
+    if not runs:
+        raise UserError(problems[0] if problems else f"{folder}: no finished run (metrics.json) in or below it")
+    return summarize(runs)
+
+
+def _chosen(settings: Sequence[Setting], folder: Path, row: str) -> Setting:
+    """The row of a summary by its number, its name, or by values that only it has."""
+    by_name = [setting for setting in settings if setting.name == row]
+    if row.isdecimal():
+        by_name = [setting for i, setting in enumerate(settings) if i + 1 == int(row)]
+    wanted = [part.strip().partition("=") for part in row.split(",") if part.strip()]
+    by_value = [s for s in settings if all(comparable(s.runs[0].value(k)) == comparable(v) for k, _, v in wanted)]
+    fitting = by_name or by_value
+    if len(fitting) == 1:
+        return fitting[0]
+    rows = "; ".join(f"{settings.index(setting) + 1} {setting.name}" for setting in (fitting or settings)[:8])
+    more = f" and {len(fitting or settings) - 8} more" * (len(fitting or settings) > 8)
+    what = f"{folder}:{row} fits {len(fitting)} rows" if row else f"{folder} has {len(settings)} rows"
+    raise UserError(f"{what}; choose one with {folder}:ROW, by number, name or key=value: {rows}{more}")
+
+
+def _of_setting(setting: Setting, split: Part) -> Found:
+    return Found(setting.name, [Member(_answers_file(run, split), run) for run in setting.runs])
+
+
+def _answers_file(run: Run, split: Part) -> Path:
+    """The file with a run's answers. Raises UserError with the command that writes it, if it is missing."""
+    folder = run.path.parent
+    path = folder / "predictions.csv"
+    if split == "val":
+        path = folder / "checkpoints" / f"{run.checkpoint}_val" / "predictions.csv"
+    if path.is_file():
+        return path
+    checkpoint = folder / "checkpoints" / f"{run.checkpoint}.ckpt"
+    out = "" if split == "val" else f" out={folder}"
+    raise UserError(
+        f"{folder} has no answers for its {'validation split' if split == 'val' else 'test set'}; write them with: "
+        f"python -m cifar_lightning evaluate ckpt_path={checkpoint} split={split}{out}"
+    )
+
+
+def _of_evaluation(folder: Path, split: Part) -> Member:
+    """A folder that `evaluate` has written, as if it were a run's."""
+    try:
+        metrics = read_json(folder / EVALUATION)
+    except ValueError as error:
+        raise UserError(f"{folder / EVALUATION}: {error}") from error
+    if not isinstance(metrics, dict) or f"{split}/acc" not in metrics:
+        raise UserError(
+            f"{folder} is no evaluation of the {split} split: say split={'val' if split == 'test' else 'test'}"
+        )
+    beside, noted = folder.parent.parent, Path(str(metrics.get("checkpoint"))).parent.parent
+    home = noted if not (beside / "config.yaml").is_file() and noted.is_dir() else beside  # the run's own folder
+    return Member(folder / "predictions.csv", Run(home / EVALUATION, {"overrides": [], **metrics}))
+
+
+def _of_keys(name: str, equals: str) -> str:
+    return f" (a row of a folder is written FOLDER:{name}=…)" if equals else ""

@@ -41,7 +41,7 @@ def answered(found: Sequence[Found], truth: Truth | None, split: Part) -> list[A
 
     truth: if not that of the runs themselves. Raises UserError for sides that can't be compared.
     """
-    _check_runs([(one.name, run) for one in found for run in one.runs], split)
+    check_runs([(one.name, run) for one in found for run in one.runs], split)
     names = truth.class_names if truth else _class_names(found)
     read = {m.answers: read_answers(m.answers, names) for one in found for m in one.members}
     truth = truth or _own_truth(list(read.values()), names)
@@ -69,7 +69,7 @@ def seeds_of(found: Found) -> list[Hashable]:
     return seeds if len(set(seeds)) == len(seeds) else [str(member.answers) for member in found.members]
 
 
-def _check_runs(runs: Sequence[tuple[str, Run]], split: Part) -> None:
+def check_runs(runs: Sequence[tuple[str, Run]], split: Part) -> None:
     """Raise UserError for runs whose data, classes or validation splits differ."""
     if not runs:
         return

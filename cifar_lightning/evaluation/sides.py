@@ -12,6 +12,7 @@ from cifar_lightning.reporting.summary import Setting, Summary, summarize
 
 Part = Literal["val", "test"]
 SUMMARIES = ("summary.csv", "summary.md")
+RESULT = "metrics.json"
 EVALUATION = "evaluation.json"  # in a folder of the command evaluate
 
 
@@ -57,7 +58,19 @@ def find_sides(words: Sequence[str], split: Part) -> list[Found]:
             named = equals and "=" in text.partition(",")[0]
             source = [(Path(pool).expanduser(), text if named else word)]
             found += _of_sources(name if named else word, word, source, split)
-    return told_apart(found)
+    return told_apart(_by_setting(found, words))
+
+
+def _by_setting(found: Sequence[Found], words: Sequence[str]) -> list[Found]:
+    """The sides, with runs that were given by their folder alone named by what tells them apart."""
+    runs = [run for one in found for run in one.runs if run.path.name == RESULT]
+    settings = summarize(runs).settings if runs else []
+    names = {run.path: setting.name for setting in settings for run in setting.runs}
+    own = [names.get(one.runs[0].path) if one.name in words and one.runs else None for one in found]
+    return [
+        replace(one, name=name if name and own.count(name) == 1 else one.name)
+        for one, name in zip(found, own, strict=True)
+    ]
 
 
 def told_apart(found: Sequence[Found]) -> list[Found]:
@@ -81,13 +94,13 @@ def told_apart(found: Sequence[Found]) -> list[Found]:
 
 def of_summary(summary: Summary, split: Part) -> list[Found]:
     """A side for each row of a summary."""
-    return [_of_setting(setting, split) for setting in summary.settings]
+    return [of_setting(setting, split) for setting in summary.settings]
 
 
 def _has_rows(text: str) -> bool:
     path = Path(text).expanduser()
     folder = path.parent if path.name in SUMMARIES else path
-    return folder.is_dir() and not any((folder / name).is_file() for name in ("metrics.json", EVALUATION))
+    return folder.is_dir() and not any((folder / name).is_file() for name in (RESULT, EVALUATION))
 
 
 def _sources(text: str) -> list[tuple[Path, str]] | None:
@@ -127,7 +140,7 @@ def _of_sources(
             if alone and not row and len(summary.settings) > 1:
                 return of_summary(summary, split)
             chosen = _chosen(summary.settings, path, row)
-            members += _of_setting(chosen, split).members
+            members += of_setting(chosen, split).members
             if name == text and len(sources) == 1 and row:
                 name = chosen.name
     return [Found(name, members)]
@@ -156,7 +169,7 @@ def _chosen(settings: Sequence[Setting], folder: Path, row: str) -> Setting:
     raise UserError(f"{what}; choose one with {folder}:ROW, by number, name or key=value: {rows}{more}")
 
 
-def _of_setting(setting: Setting, split: Part) -> Found:
+def of_setting(setting: Setting, split: Part) -> Found:
     return Found(setting.name, [Member(_answers_file(run, split), run) for run in setting.runs])
 
 

@@ -73,8 +73,8 @@ def gallery(
     images, labels = np.asarray(images), np.asarray(labels)
     answers = [np.asarray(first), np.asarray(second)]
     right = [answer == labels for answer in answers]
-    figure = Figure(figsize=(11.5, 7.4), layout="constrained")
-    quarters = figure.subplots(2, 2, gridspec_kw={"wspace": 0.06})
+    figure = Figure(figsize=(11.5, 6.2), layout="constrained")
+    quarters = figure.subplots(2, 2, gridspec_kw={"wspace": 0.06, "hspace": 0.02})
     cases = (
         ("both are right", right[0] & right[1]),
         (f"only {names[0]} is right", right[0] & ~right[1]),
@@ -98,7 +98,7 @@ def _tiles(axes: Axes, images: np.ndarray, captions: Sequence[str]) -> None:
     scale = max(1, round(SCALE_TO / images.shape[-1]))
     tiles = images.transpose(0, 2, 3, 1).repeat(scale, axis=1).repeat(scale, axis=2)
     height, width = tiles.shape[1:3]
-    below, gap = round(0.5 * height), round(0.2 * width)
+    below, gap = round(0.42 * height), round(0.2 * width)
     canvas = np.full((DOWN * (height + below), ACROSS * (width + gap), 3), 255, dtype=np.uint8)
     for i, (tile, caption) in enumerate(zip(tiles, captions, strict=True)):
         y, x = i // ACROSS * (height + below), i % ACROSS * (width + gap) + gap // 2

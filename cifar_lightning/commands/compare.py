@@ -1,5 +1,6 @@
 """The command compare: is A better than B, with an interval, a p-value and a verdict."""
 
+import difflib
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -30,7 +31,7 @@ COMMAND = Command(
     keys={
         "side": Key("what to compare; two or more"),
         "split": Key("the images", "test", ("test", "val")),
-        "data": Key("whose labels and images to take, if not those of the runs", choices=tuple(SETS)),
+        "data": Key("labels and images from", choices=tuple(SETS)),
         "data.root": Key("the folder with the data, for data= and the gallery"),
         "out": Key("a folder for comparison.csv, comparison.md and figures/"),
     },
@@ -53,6 +54,7 @@ def run(given: Given) -> int:
     words = list(dict.fromkeys([*words, *given["side"]]))
     if not words:
         raise UserError("SIDE is missing: give runs or files of predictions, or a folder of runs")
+    check_keys(given["overrides"])
     out = given["out"] and output_path(Path(given["out"]).expanduser(), folder=True)
 
     # These import NumPy, which help and errors do without.
@@ -68,6 +70,15 @@ def run(given: Given) -> int:
     if out:
         write(comparison, out, data, given["data.root"])
     return 0
+
+
+def check_keys(words: Sequence[str]) -> None:
+    """Raise UserError for a misspelt key, which is neither the name of a side nor a row."""
+    for word in words:
+        name, _, value = word.partition("=")
+        meant = difflib.get_close_matches(name, COMMAND.keys, n=1, cutoff=0.75)
+        if meant and not any(Path(text).expanduser().exists() for text in (word, value)):
+            raise UserError(f"there is no key {name}; did you mean {meant[0]}?")
 
 
 def chosen_data(name: str, root: str | None) -> Any:

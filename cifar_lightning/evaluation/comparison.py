@@ -8,6 +8,7 @@ Student's t knows and the bootstrap does not.
 """
 
 import math
+from bisect import bisect_left
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
@@ -15,7 +16,7 @@ from itertools import combinations
 import numpy as np
 
 from cifar_lightning.errors import UserError
-from cifar_lightning.evaluation.distributions import fair_coin_two_sided, t_quantile, t_two_sided
+from cifar_lightning.evaluation.distributions import ENDLESS, fair_coin_two_sided, t_quantile, t_two_sided
 
 LEVEL = 0.05  # a difference is decided below this p-value
 POWER = 0.8  # the chance to decide with the seeds that are advised
@@ -82,15 +83,17 @@ class Difference:
         """
         if self.seed_noise is None:
             return None
-        fewest = 1 + min(len(self.first.seeds), len(self.second.seeds))
-        for n in range(fewest, MOST_SEEDS + 1):
-            seeds = self.seed_noise**2 / n
-            variance = seeds + self.irreducible**2
-            df = variance**2 * (n - 1) * (1 if self.paired else 2) / seeds**2 if seeds else math.inf
-            needed = t_quantile(1 - LEVEL / comparisons / 2, min(df, 1e6)) + t_quantile(POWER, min(df, 1e6))
-            if abs(self.difference) >= needed * math.sqrt(variance):
-                return n
-        return None
+        noise, freedoms = self.seed_noise**2, 1 if self.paired else 2
+
+        def decides(n: int) -> bool:
+            variance = noise / n + self.irreducible**2
+            df = variance**2 * (n - 1) * freedoms / (noise / n) ** 2 if noise else ENDLESS
+            needed = t_quantile(1 - LEVEL / comparisons / 2, df) + t_quantile(POWER, df)
+            return abs(self.difference) >= needed * math.sqrt(variance)
+
+        counts = range(1 + min(len(self.first.seeds), len(self.second.seeds)), MOST_SEEDS + 1)
+        found = bisect_left(counts, True, key=decides)  # more seeds always decide more
+        return counts[found] if found < len(counts) else None
 
 
 def differences(sides: Sequence[Side]) -> list[Difference]:
@@ -117,7 +120,7 @@ def difference(first: Side, second: Side) -> Difference:
     # wrong), and so does the variance over seeds; it counts once.
     variance = over_images + max(over_seeds - both, 0)
     share = over_seeds**2 / df + over_images**2 / (images - 1)
-    df = min(variance**2 / share, 1e6) if share else 1.0
+    df = variance**2 / share if share else 1.0
     error = math.sqrt(variance)
     half = t_quantile(1 - LEVEL / 2, df) * error
     p = t_two_sided(value / error, df) if error else float(value == 0)
@@ -142,7 +145,7 @@ def _of_two_networks(first: Side, second: Side) -> Difference:
     images, only_first, only_second = len(x), int((x & ~y).sum()), int((~x & y).sum())
     apart, n = only_first - only_second, images + 2
     variance = (only_first + only_second + 1) / n - (apart / n) ** 2
-    half = t_quantile(1 - LEVEL / 2, 1e6) * math.sqrt(variance / n)
+    half = t_quantile(1 - LEVEL / 2, ENDLESS) * math.sqrt(variance / n)
     p = fair_coin_two_sided(only_first, only_first + only_second)
     return Difference(
         first, second, apart / images, max(-1.0, apart / n - half), min(1.0, apart / n + half), p, p,

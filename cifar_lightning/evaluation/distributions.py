@@ -5,8 +5,10 @@ sections 8.17(v) and 8.17(i)).
 """
 
 import math
+from statistics import NormalDist
 
 TINY = 1e-300  # in the place of a zero denominator
+ENDLESS = 1e6  # degrees of freedom from which on Student's t is the normal distribution
 
 
 def beta_cdf(x: float, a: float, b: float) -> float:
@@ -43,6 +45,8 @@ def t_two_sided(t: float, df: float) -> float:
 
 def t_quantile(probability: float, df: float) -> float:
     """The t that is exceeded with a probability of 1 - `probability`, which is at least one half."""
+    if df >= ENDLESS:
+        return NormalDist().inv_cdf(probability)
     low, high = 0.0, 1.0
     while t_two_sided(high, df) > 2 * (1 - probability):
         low, high = high, 2 * high

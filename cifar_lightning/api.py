@@ -178,13 +178,17 @@ def compare(
     data: from `load_data`, for files of predictions that come without the true classes.
     Raises UserError for sides that can't be compared, because their images differ, for instance.
     """
-    found = [one for side in sides for one in _found(side, split, alone=len(sides) == 1)]
+    words = [str(side) for side in sides if isinstance(side, str | Path)]
+    if len(words) == len(sides):
+        found = find_sides(words, split)
+    else:
+        found = [one for side in sides for one in _found(side, split, alone=len(sides) == 1)]
     return compared(answered(told_apart(found), truth_of(data, split) if data else None, split), split)
 
 
 def _found(side: str | Path | Result | Sequence[Result], split: Part, *, alone: bool) -> list[Found]:
     if isinstance(side, str | Path):
-        return find_sides([str(side)], split)
+        return find_sides([str(side)], split, alone=False)
     results = [side] if isinstance(side, Result) else list(side)
     found = of_summary(summarized([_run(result) for result in results]), split)
     if not alone and len(found) > 1:

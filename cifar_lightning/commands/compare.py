@@ -59,11 +59,11 @@ def run(given: Given) -> int:
 
     # These import NumPy, which help and errors do without.
     from cifar_lightning.evaluation.same_images import answered, truth_of
-    from cifar_lightning.evaluation.sides import find_sides
+    from cifar_lightning.evaluation.sides import find_sides, told_apart
     from cifar_lightning.evaluation.verdicts import compared
 
     split = given["split"]
-    found = find_sides(words, split)
+    found = told_apart(find_sides(words, split))
     data = chosen_data(given["data"], given["data.root"]) if given["data"] else None
     comparison = compared(answered(found, truth_of(data, split) if data else None, split), split)
     show(comparison)

@@ -44,9 +44,7 @@ def read_answers(path: Path, class_names: Sequence[str] | None) -> Answers:
     if not lines:
         raise UserError(f"{path} is empty: {FORMS}")
     names = list(class_names or ())
-    headed = any(not _is_number(cell) and cell not in names for cell in lines[0]) or (
-        len(names) > 1 and sorted(lines[0]) == sorted(names)
-    )
+    headed = _is_header(lines, names)
     columns = lines[0] if headed else _columns(path, len(lines[0]), names)
     rows = lines[headed:]
     for i, row in enumerate(rows):
@@ -93,6 +91,14 @@ def _flat(record: Any) -> dict[str, Any]:
     if isinstance(many, list):
         many = {f"class {k}": value for k, value in enumerate(many)}
     return flat | (many if isinstance(many, dict) else {})
+
+
+def _is_header(lines: Sequence[Sequence[str]], names: Sequence[str]) -> bool:
+    """Whether the first line has a word that is no class; if classes are unknown, one that does not come again."""
+    if len(names) > 1 and sorted(lines[0]) == sorted(names):
+        return True
+    known = set(names or (cell for line in lines[1:] for cell in line))
+    return any(not _is_number(cell) and cell not in known for cell in lines[0])
 
 
 def _columns(path: Path, width: int, names: Sequence[str]) -> list[str]:

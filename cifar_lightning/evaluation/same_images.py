@@ -65,7 +65,8 @@ def seeds_of(found: Found) -> list[Hashable]:
     seeds: list[Hashable] = []
     for member in found.members:
         seed = member.run.metrics.get("seed") if member.run else None
-        seeds.append(str(member.answers) if seed is None or not member.run else (seed, member.run.value("data.fold")))
+        own = (seed, member.run.value("data.fold")) if member.run and type(seed) is int else str(member.answers)
+        seeds.append(own)
     return seeds if len(set(seeds)) == len(seeds) else [str(member.answers) for member in found.members]
 
 

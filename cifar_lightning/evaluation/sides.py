@@ -36,29 +36,30 @@ class Found:
         return [member.run for member in self.members if member.run]
 
 
-def find_sides(words: Sequence[str], split: Part) -> list[Found]:
+def find_sides(words: Sequence[str], split: Part, *, alone: bool | None = None) -> list[Found]:
     """The sides that the words stand for: PATH, PATH:ROW, NAME=PATH, or rows of the one folder that is given.
 
-    Raises UserError for what there is not, and for fewer than two sides.
+    alone: whether a folder stands for all its rows, as it does if it is the only word.
+    Raises UserError for what there is not.
     """
-    folders = [word for word in words if Path(word).expanduser().exists()]
-    pool = folders[0] if len(folders) == 1 and len(words) > 1 and _has_rows(folders[0]) else None
+    folders = [word for word in words if _exists(word) and _has_rows(word)]
+    pool = Path(folders[0]).expanduser() if len(folders) == 1 else None
+    is_pool = pool and any(_sources(word) is None and _sources(word.partition("=")[2]) is None for word in words)
     found: list[Found] = []
     for word in words:
-        if word == pool and any(_sources(other) is None for other in words):
-            continue
         name, equals, text = word.partition("=")
+        if is_pool and word == folders[0]:
+            continue
         if (sources := _sources(word)) is not None:
-            found += _of_sources(word, word, sources, split, alone=len(words) == 1)
+            found += _of_sources(word, word, sources, split, alone=len(words) == 1 if alone is None else alone)
         elif equals and (sources := _sources(text)) is not None:
             found += _of_sources(name, text, sources, split)
         elif pool is None:
             raise UserError(f"{word}: there is no such file or folder{_of_keys(name, equals)}")
         else:
             named = equals and "=" in text.partition(",")[0]
-            source = [(Path(pool).expanduser(), text if named else word)]
-            found += _of_sources(name if named else word, word, source, split)
-    return told_apart(_by_setting(found, words))
+            found += _of_sources(name if named else word, word, [(pool, text if named else word)], split)
+    return _by_setting(found, words) if len(found) > 1 else found
 
 
 def _by_setting(found: Sequence[Found], words: Sequence[str]) -> list[Found]:
@@ -78,6 +79,11 @@ def told_apart(found: Sequence[Found]) -> list[Found]:
     if len(found) < 2:
         what = f"{found[0].name} is only one side" if found else "nothing to compare"
         raise UserError(f"{what}: give two or more, such as logs/NAME:activation=relu logs/NAME:activation=tanh")
+    for one in found:
+        runs = [run for run in one.runs if run.path.name == RESULT]
+        if other := next((run for run in runs if run.key != runs[0].key), None):
+            what = f"{runs[0].path.parent} and {other.path.parent} differ in more than the seed"
+            raise UserError(f"{one.name} is no single setting: {what}; make them sides of their own")
     seen: dict[Path, str] = {}
     for one in found:
         for member in one.members:
@@ -106,21 +112,23 @@ def _has_rows(text: str) -> bool:
 def _sources(text: str) -> list[tuple[Path, str]] | None:
     """The paths in `PATH[:ROW][,PATH[:ROW] …]`, each with its row; None if the first is no path.
 
-    Names of folders and rows may contain commas, too, so the longest path that exists is taken.
+    Names of folders and rows may contain commas, too.
     """
     parts = text.split(",")
-    for end in range(len(parts), 0, -1):
-        head, rest = ",".join(parts[:end]), ",".join(parts[end:])
-        path, _, row = (head, "", "") if Path(head).expanduser().exists() else head.partition(":")
-        if not path or not Path(path).expanduser().exists():
-            continue
-        if not rest:
-            return [(Path(path).expanduser(), row)]
-        if (others := _sources(rest)) is not None:
+    cuts = [(",".join(parts[:i]), ",".join(parts[i:])) for i in range(1, len(parts) + 1)]
+    for head, rest in reversed(cuts):
+        if _exists(head):
+            others = _sources(rest) if rest else []
+            return None if others is None else [(Path(head).expanduser(), ""), *others]
+    for head, rest in cuts:
+        path, colon, row = head.partition(":")
+        if colon and _exists(path) and (others := _sources(rest) if rest else []) is not None:
             return [(Path(path).expanduser(), row), *others]
-        if row:  # the rest belongs to it, and is what follows the last path
-            return [(Path(path).expanduser(), f"{row},{rest}")]
     return None
+
+
+def _exists(text: str) -> bool:
+    return text != "" and Path(text).expanduser().exists()
 
 
 def _of_sources(
@@ -155,7 +163,7 @@ def _summary(folder: Path) -> Summary:
 
 def _chosen(settings: Sequence[Setting], folder: Path, row: str) -> Setting:
     """The row of a summary by its number, its name, or by values that only it has."""
-    by_name = [setting for setting in settings if setting.name == row]
+    by_name = [setting for setting in settings if row in (setting.name, " ".join(setting.differing.values()))]
     if row.isdecimal():
         by_name = [setting for i, setting in enumerate(settings) if i + 1 == int(row)]
     wanted = [part.strip().partition("=") for part in row.split(",") if part.strip()]
@@ -201,7 +209,7 @@ def _of_evaluation(folder: Path, split: Part) -> Member:
         )
     beside, noted = folder.parent.parent, Path(str(metrics.get("checkpoint"))).parent.parent
     home = noted if not (beside / "config.yaml").is_file() and noted.is_dir() else beside  # the run's own folder
-    return Member(folder / "predictions.csv", Run(home / EVALUATION, {"overrides": [], **metrics}))
+    return Member(folder / "predictions.csv", Run(home / EVALUATION, {**metrics, "overrides": []}))
 
 
 def _of_keys(name: str, equals: str) -> str:

@@ -195,11 +195,14 @@ def _swept(seeds: Sequence[int]) -> str:
 
 def _words(run: Run) -> list[str] | None:
     """What was typed for this run but for its seed and folder, to which its sweep's is added; None if unknown."""
-    words = shlex.split(str(run.metrics.get("command") or ""))[3:]
+    try:
+        words = shlex.split(str(run.metrics.get("command") or ""))[3:]
+    except ValueError:  # a quote without its end
+        return None
+    if not words or words[0].isidentifier():  # unknown, or another command, such as evaluate
+        return None
     if any(word.startswith(("ckpt_path=", "train=")) for word in words):  # a resumed run: by its config
         words = list(run.metrics["overrides"])
-    elif words and words[0].isidentifier():  # another command, such as evaluate
-        return None
     own = ("seed=", "hydra.run.dir=", "hydra.sweep.dir=", "hydra.sweep.subdir=")
     words = [word for word in words if word != "-m" and not word.startswith(own)]
     sweep = run.path.parent.parent

@@ -73,7 +73,7 @@ def gallery(
     images, labels = np.asarray(images), np.asarray(labels)
     answers = [np.asarray(first), np.asarray(second)]
     right = [answer == labels for answer in answers]
-    figure = Figure(figsize=(11.5, 6.2), layout="constrained")
+    figure = Figure(figsize=(11.5, 5.5), layout="constrained")
     quarters = figure.subplots(2, 2, gridspec_kw={"wspace": 0.06, "hspace": 0.02})
     cases = (
         ("both are right", right[0] & right[1]),
@@ -91,7 +91,7 @@ def gallery(
 
 def _caption(label: str, answers: Sequence[str]) -> str:
     wrong = dict.fromkeys(answer for answer in answers if answer != label)
-    return "\n".join([label, *[f"not {' or '.join(wrong)}"] * bool(wrong)])
+    return "\n".join([label, *[f"→ {' or '.join(wrong)}"] * bool(wrong)])
 
 
 def _tiles(axes: Axes, images: np.ndarray, captions: Sequence[str]) -> None:

@@ -30,7 +30,7 @@ def write_run(
     *overrides: str,
     seed: int = 1,
     val: float | None = 0.5,
-    data: Mapping[str, Any] | None = None,
+    of_data: Mapping[str, Any] | None = None,
     **changes: Any,
 ) -> Path:
     """A run's folder whose network is right where `correct` (bool [images]) is."""
@@ -43,7 +43,7 @@ def write_run(
     } | changes  # fmt: skip
     folder.mkdir(parents=True)
     (folder / "metrics.json").write_text(json.dumps(metrics))
-    config = {"data": {"name": "made-up", "val_size": 10, "split_seed": 42} | dict(data or {})}
+    config = {"data": {"name": "made-up", "val_size": 10, "split_seed": 42} | dict(of_data or {})}
     (folder / "config.yaml").write_text(yaml.safe_dump(config))
     write_answers(folder / "predictions.csv", correct)
     return folder

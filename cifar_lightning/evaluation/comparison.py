@@ -2,9 +2,10 @@
 
 Two things are drawn at random: the seeds and the test images. Every network answers every image, so the two are
 crossed, as readers and cases are in studies of diagnostic imaging; the standard error is estimated as there (Gallas
-2006, Acad Radiol 13:353; Hillis 2007, Stat Med 26:596), with Satterthwaite's degrees of freedom. Resampling few seeds
-instead, as the hierarchical bootstrap does, gives too narrow an interval: three have two degrees of freedom, which
-Student's t knows and the bootstrap does not.
+2006, Acad Radiol 13:353; Hillis 2007, Stat Med 26:596), with Satterthwaite's degrees of freedom. The hierarchical
+bootstrap, which resamples both, counts what seeds and images vary together more than once (Owen 2007, Ann Appl Stat
+1:386), so it is too wide where seeds differ little; where few seeds differ much it is too narrow, as it does not know
+how badly three of them tell their own variance. Student's t does.
 """
 
 import math

@@ -22,7 +22,7 @@ from cifar_lightning.errors import Interrupted, UserError
 from cifar_lightning.evaluation.inference import Classifier, Predictions
 from cifar_lightning.evaluation.marks import marked
 from cifar_lightning.evaluation.same_images import answered, truth_of
-from cifar_lightning.evaluation.sides import Found, Part, find_sides, of_summary, told_apart
+from cifar_lightning.evaluation.sides import Found, Part, find_sides, of_runs, told_apart
 from cifar_lightning.evaluation.verdicts import Comparison, compared
 from cifar_lightning.reporting.files import read_csv
 from cifar_lightning.reporting.run_files import Run
@@ -165,7 +165,7 @@ def summarize(results: Sequence[Result], by: Sequence[str] = ()) -> Summary:
     by: keys to group by, such as "activation", instead of everything that was overridden.
     Raises UserError for a key that no run has.
     """
-    return marked(summarized([_run(result) for result in results], by))
+    return marked(summarized(_runs(results), by))
 
 
 def compare(
@@ -173,27 +173,18 @@ def compare(
 ) -> Comparison:
     """Which side is better: `compare("logs/a", "logs/b").verdicts` says it, `.differences` holds the figures.
 
-    A side is a run, or several of one setting with other seeds, or text as the command `compare` takes it. If there is
-    one side only, its settings are compared: `compare(results)`.
+    A side is a run, or several of one setting with other seeds, or a path as the command `compare` takes it. Of one
+    side alone the settings are compared: `compare(results)`.
     data: from `load_data`, for files of predictions that come without the true classes.
     Raises UserError for sides that can't be compared, because their images differ, for instance.
     """
-    words = [str(side) for side in sides if isinstance(side, str | Path)]
-    if len(words) == len(sides):
-        found = find_sides(words, split)
-    else:
-        found = [one for side in sides for one in _found(side, split, alone=len(sides) == 1)]
+    found: list[Found] = []
+    for side in sides:
+        if isinstance(side, str | Path):
+            found += find_sides([str(side)], split, alone=len(sides) == 1)
+        else:
+            found += of_runs(_runs([side] if isinstance(side, Result) else side), split, alone=len(sides) == 1)
     return compared(answered(told_apart(found), truth_of(data, split) if data else None, split), split)
-
-
-def _found(side: str | Path | Result | Sequence[Result], split: Part, *, alone: bool) -> list[Found]:
-    if isinstance(side, str | Path):
-        return find_sides([str(side)], split, alone=False)
-    results = [side] if isinstance(side, Result) else list(side)
-    found = of_summary(summarized([_run(result) for result in results]), split)
-    if not alone and len(found) > 1:
-        raise UserError(f"these {len(results)} runs are {len(found)} settings: give each setting as a side of its own")
-    return found
 
 
 def load_data(config: DictConfig | Mapping[str, Any]) -> ImageDataModule:
@@ -230,8 +221,8 @@ def untrained(config: DictConfig, data: ImageDataModule) -> Classifier:
     return Classifier(module)
 
 
-def _run(result: Result) -> Run:
-    return Run(result.folder / "metrics.json", result.metrics)
+def _runs(results: Sequence[Result]) -> list[Run]:
+    return [Run(result.folder / "metrics.json", result.metrics) for result in results]
 
 
 def _result(folder: Path, metrics: dict[str, Any]) -> Result:

@@ -63,7 +63,7 @@ def run(given: Given) -> int:
     from cifar_lightning.evaluation.verdicts import compared
 
     split = given["split"]
-    found = told_apart(find_sides(words, split))
+    found = told_apart(find_sides(words, split, alone=len(words) == 1))
     data = chosen_data(given["data"], given["data.root"]) if given["data"] else None
     comparison = compared(answered(found, truth_of(data, split) if data else None, split), split)
     show(comparison)

@@ -36,10 +36,10 @@ class Found:
         return [member.run for member in self.members if member.run]
 
 
-def find_sides(words: Sequence[str], split: Part, *, alone: bool | None = None) -> list[Found]:
+def find_sides(words: Sequence[str], split: Part, *, alone: bool) -> list[Found]:
     """The sides that the words stand for: PATH, PATH:ROW, NAME=PATH, or rows of the one folder that is given.
 
-    alone: whether a folder stands for all its rows, as it does if it is the only word.
+    alone: whether a folder stands for all its rows, as it does if there is nothing else.
     Raises UserError for what there is not.
     """
     folders = [word for word in words if _exists(word) and _has_rows(word)]
@@ -51,7 +51,7 @@ def find_sides(words: Sequence[str], split: Part, *, alone: bool | None = None) 
         if is_pool and word == folders[0]:
             continue
         if (sources := _sources(word)) is not None:
-            found += _of_sources(word, word, sources, split, alone=len(words) == 1 if alone is None else alone)
+            found += _of_sources(word, word, sources, split, alone=alone)
         elif equals and (sources := _sources(text)) is not None:
             found += _of_sources(name, text, sources, split)
         elif pool is None:
@@ -98,9 +98,12 @@ def told_apart(found: Sequence[Found]) -> list[Found]:
     ]
 
 
-def of_summary(summary: Summary, split: Part) -> list[Found]:
-    """A side for each row of a summary."""
-    return [of_setting(setting, split) for setting in summary.settings]
+def of_runs(runs: Sequence[Run], split: Part, *, alone: bool) -> list[Found]:
+    """The side of these runs; `alone`: a side for each of their settings."""
+    settings = summarize(runs).settings
+    if len(settings) > 1 and not alone:
+        raise UserError(f"these {len(runs)} runs are {len(settings)} settings: give each setting as a side of its own")
+    return [of_setting(setting, split) for setting in settings]
 
 
 def _has_rows(text: str) -> bool:
@@ -146,7 +149,7 @@ def _of_sources(
         else:
             summary = _summary(path)
             if alone and not row and len(summary.settings) > 1:
-                return of_summary(summary, split)
+                return [of_setting(setting, split) for setting in summary.settings]
             chosen = _chosen(summary.settings, path, row)
             members += of_setting(chosen, split).members
             if name == text and len(sources) == 1 and row:

@@ -1,4 +1,4 @@
-"""The Python API: train, sweep, compare, load and predict in a few typed functions."""
+"""The Python API: train, sweep, summarize, compare, load and predict in a few typed functions."""
 
 import copy
 import logging
@@ -20,9 +20,14 @@ from cifar_lightning.console import say
 from cifar_lightning.data.datamodule import ImageDataModule
 from cifar_lightning.errors import Interrupted, UserError
 from cifar_lightning.evaluation.inference import Classifier, Predictions
+from cifar_lightning.evaluation.marks import marked
+from cifar_lightning.evaluation.same_images import answered, truth_of
+from cifar_lightning.evaluation.sides import Found, Part, find_sides, of_runs, told_apart
+from cifar_lightning.evaluation.verdicts import Comparison, compared
 from cifar_lightning.reporting.files import read_csv
 from cifar_lightning.reporting.run_files import Run
-from cifar_lightning.reporting.summary import Summary, summarize
+from cifar_lightning.reporting.summary import Summary
+from cifar_lightning.reporting.summary import summarize as summarized
 from cifar_lightning.runs.build import build_datamodule, build_module
 from cifar_lightning.runs.folders import (
     check_owner,
@@ -44,8 +49,8 @@ from cifar_lightning.training.classifier import ImageClassifier
 from cifar_lightning.training.precision import resolve_accelerator
 
 __all__ = [
-    "Classifier", "Predictions", "Result", "Summary", "compare", "compose", "load", "load_data", "sweep", "train",
-    "untrained",
+    "Classifier", "Comparison", "Predictions", "Result", "Summary", "compare", "compose", "load", "load_data",
+    "summarize", "sweep", "train", "untrained",
 ]  # fmt: skip
 
 
@@ -147,20 +152,39 @@ def sweep(overrides: Sequence[str], *, output_dir: str | Path | None = None) -> 
         shown = f"  {known[0]} {metrics[f'{known[0]}/acc']:.2%}" if known else ""
         say(f"{i + 1}/{len(jobs)}  {words}{shown}")
     if results:
-        summary = compare(results)
+        summary = summarize(results)
         write_summary(summary, summary.markdown(), folder)
     if failed:
         raise UserError("\n".join([*failed, f"sweep(…, output_dir={str(folder)!r}) runs the missing ones"]))
     return results
 
 
-def compare(results: Sequence[Result], by: Sequence[str] = ()) -> Summary:
-    """One row per setting, with mean ± standard deviation over seeds: `compare(results).markdown()` is the table.
+def summarize(results: Sequence[Result], by: Sequence[str] = ()) -> Summary:
+    """One row per setting, with mean ± standard deviation over seeds: `summarize(results).markdown()` is the table.
 
     by: keys to group by, such as "activation", instead of everything that was overridden.
     Raises UserError for a key that no run has.
     """
-    return summarize([Run(result.folder / "metrics.json", result.metrics) for result in results], by)
+    return marked(summarized(_runs(results), by))
+
+
+def compare(
+    *sides: str | Path | Result | Sequence[Result], split: Part = "test", data: ImageDataModule | None = None
+) -> Comparison:
+    """Which side is better: `compare("logs/a", "logs/b").verdicts` says it, `.differences` holds the figures.
+
+    A side is a run, or several of one setting with other seeds, or a path as the command `compare` takes it. Of one
+    side alone the settings are compared: `compare(results)`.
+    data: from `load_data`, for files of predictions that come without the true classes.
+    Raises UserError for sides that can't be compared, because their images differ, for instance.
+    """
+    found: list[Found] = []
+    for side in sides:
+        if isinstance(side, str | Path):
+            found += find_sides([str(side)], split, alone=len(sides) == 1)
+        else:
+            found += of_runs(_runs([side] if isinstance(side, Result) else side), split, alone=len(sides) == 1)
+    return compared(answered(told_apart(found), truth_of(data, split) if data else None, split), split)
 
 
 def load_data(config: DictConfig | Mapping[str, Any]) -> ImageDataModule:
@@ -195,6 +219,10 @@ def untrained(config: DictConfig, data: ImageDataModule) -> Classifier:
     if not isinstance(module, ImageClassifier):
         raise UserError(f"untrained needs an ImageClassifier, got {config.module._target_}")
     return Classifier(module)
+
+
+def _runs(results: Sequence[Result]) -> list[Run]:
+    return [Run(result.folder / "metrics.json", result.metrics) for result in results]
 
 
 def _result(folder: Path, metrics: dict[str, Any]) -> Result:

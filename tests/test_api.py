@@ -15,7 +15,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import ReadonlyConfigError
 from PIL import Image
 
-from cifar_lightning.api import Predictions, compare, compose, load, load_data, sweep, train, untrained
+from cifar_lightning.api import Predictions, compose, load, load_data, summarize, sweep, train, untrained
 from cifar_lightning.callbacks.history import History
 from cifar_lightning.config.compose import compose as compose_as_command
 from cifar_lightning.data.digits import load_digits
@@ -221,7 +221,7 @@ def test_a_sweep_trains_each_combination_and_leaves_its_summary(here, capsys, ac
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines] == [f"{i + 1}/{len(told)}" for i in range(len(told))]
     assert all(f"seed={seed}" in line for (seed, _), line in zip(told, lines, strict=True))
-    summary = compare(results, by=["activation"])
+    summary = summarize(results, by=["activation"])
     assert sorted(row["activation"] for row in summary.rows) == activations
     assert all(row["validation"].endswith("(2)") for row in summary.rows)
     assert (here / "sweep" / "summary.csv").read_text().count("\n") == 1 + len(activations)

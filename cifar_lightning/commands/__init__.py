@@ -5,6 +5,7 @@ COMMANDS = {
     "evaluate": "every metric, table and figure of a checkpoint",
     "predict": "labels for images of your own",
     "export": "a checkpoint as ONNX, a program of torch or plain weights",
+    "compare": "is one better than the other: interval, p-value, verdict, or the seeds that would decide",
     "summarize": "a table of runs, seeds folded into mean and standard deviation",
     "report": "an HTML page of a run or of many",
     "search": "good hyperparameters, by Optuna",

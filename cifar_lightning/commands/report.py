@@ -10,6 +10,7 @@ from cifar_lightning.errors import UserError
 from cifar_lightning.reporting.files import write_text
 from cifar_lightning.reporting.pages import page_of_runs, run_page, usable_runs
 from cifar_lightning.reporting.run_files import load_runs
+from cifar_lightning.reporting.summary import summarize
 from cifar_lightning.reporting.tables import Row
 from cifar_lightning.sweeps.state import unfinished
 
@@ -65,7 +66,9 @@ def page_of(folder: Path) -> tuple[str, list[str]]:
     if not runs:
         reasons = "".join(f" {row['what']}: {row['why']}." for row in missing[:1])
         raise UserError(f"no run to report on: no usable metrics.json in or below {folder}.{reasons}")
-    return page_of_runs(folder, runs, missing), problems
+    from cifar_lightning.evaluation.marks import marked  # imports NumPy
+
+    return page_of_runs(folder, runs, missing, marked(summarize(runs))), problems
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -16,8 +16,9 @@ COMMAND = Command(
     "summarize",
     "Summarise every run (metrics.json) in and below the given folders in one table.\n"
     "Runs that differ in nothing but the seed become one row: mean ± standard deviation (number of runs).\n"
-    "Rows are sorted by validation accuracy where every run has one, else by name. Jobs of a sweep without a result\n"
-    "are listed with the reason. Exit code 1 if there was no run, or a metrics.json that could not be used.",
+    "Rows are sorted by validation accuracy where every run has one, else by name; `vs. best` then marks those\n"
+    "that are not worse in the test than the first, as `compare` decides. Jobs of a sweep without a result are\n"
+    "listed with the reason. Exit code 1 if there was no run, or a metrics.json that could not be used.",
     keys={
         "folder": Key("a folder with runs in it, at any depth; more than one may be given"),
         "by": Key("group by these instead: fields of metrics.json (model, precision, ...) or overridden keys"),
@@ -50,7 +51,9 @@ def run(given: Given) -> int:
         for job in missing:
             say(f"without a result: {job.folder}: {job.reason}", sys.stderr)
         raise UserError(f"no run to summarise: no usable metrics.json below {', '.join(given['folder'])}.")
-    summary = summarize(runs, by)
+    from cifar_lightning.evaluation.marks import marked  # imports NumPy
+
+    summary = marked(summarize(runs, by))
     show_summary(summary, missing)
     first, *others = map(Path, given["folder"])
     out = given["out"] or (first if not others and (first / SWEEP).exists() else None)  # a sweep's table goes into it

@@ -164,9 +164,9 @@ def mistake_rows(path: Path) -> list[Row]:
     ]
 
 
-def page_of_runs(folder: Path, runs: Sequence[Run], missing: Sequence[Row]) -> str:
+def page_of_runs(folder: Path, runs: Sequence[Run], missing: Sequence[Row], summary: Summary) -> str:
     """The report of all runs below a folder; `missing` has a row for each job or file without a result."""
-    summary, trials = summarize(runs), trial_rows(folder)
+    trials = trial_rows(folder)
     members = [(setting.name, run) for setting in summary.settings for run in setting.runs]
     days = sorted({_day(run) for run in runs} - {""})
     caption = "The best first; of a pruned trial, the accuracy after its last epoch"

@@ -44,11 +44,15 @@ class Setting:
 
 @dataclass(frozen=True)
 class Summary:
-    """The rows of a table, the notes below it, and the setting of each row."""
+    """The rows of a table, the notes below it, and the setting of each row.
+
+    marks: none, or for each row how it stands beside the best one (evaluation/marks.py).
+    """
 
     rows: list[Row]
     notes: list[str]
     settings: list[Setting]
+    marks: Sequence[str] = ()
 
     @property
     def ranked(self) -> bool:
@@ -61,7 +65,7 @@ class Summary:
     def csv_rows(self) -> list[dict[str, Any]]:
         """The table as numbers; accuracies are fractions, as in metrics.json."""
         rows = []
-        for setting in self.settings:
+        for i, setting in enumerate(self.settings):
             runs = setting.runs
             row: dict[str, Any] = {**(setting.differing or {"run": setting.name}), "n": len(runs)}
             row["seeds"] = " ".join(str(run.metrics.get("seed")) for run in runs)
@@ -72,6 +76,7 @@ class Summary:
                 row[key], row[f"{key} std"] = mean_and_std(setting.values(key))
             for key in ("images_per_second", "operations", "parameters"):
                 row[key] = mean_and_std(setting.values(key))[0]
+            row |= {"vs. best": self.marks[i]} if self.marks else {}
             rows.append(row)
         return rows
 

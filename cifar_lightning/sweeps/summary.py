@@ -20,11 +20,13 @@ def summarize_sweep(folder: Path) -> None:
     """Print the table of a sweep and write it with its figures into the sweep's folder."""
     runs, _ = load_runs([folder])
     missing = unfinished(folder)
+    from cifar_lightning.evaluation.marks import marked  # imports NumPy
+
     if not runs:
         if any(job.failed for job in missing):  # a debug run leaves no results either
             write_text(folder / "summary.md", markdown(None, missing))
         return
-    summary = summarize(runs)
+    summary = marked(summarize(runs))
     show_summary(summary, missing)
     write_summary(summary, markdown(summary, missing), folder)
     for path in [*sorted((folder / "figures").glob("*.png")), folder / "summary.csv", folder / "summary.md"]:

@@ -244,13 +244,15 @@ def _value(config: Any, key: str) -> Any:
     return None if isinstance(config, Mapping) else config
 
 
-def show(metrics: Mapping[str, Any], folder: Path) -> None:
-    """Print the result tables, the files written, and commands to run next."""
+def show(metrics: Mapping[str, Any], folder: Path, notes: Sequence[str] = ()) -> None:
+    """Print the result tables, notes on them, the files written, and commands to run next."""
     console, run = get_console(), str(shown(folder))
     console.print()
     console.print(tables.rich_table(tables.result_rows(metrics), "Result"))
     if "test/acc_per_class" in metrics:
         console.print(tables.rich_table(tables.class_rows(metrics), "Accuracy per class (test)"))
+    for note in notes:
+        say(note)
     say(f"in {run}:")
     say(f"  {', '.join(sorted(path.name for path in folder.iterdir() if path.suffix in ('.json', '.csv')))}, figures/")
     say(f"next:\n  {command('report', run)}")

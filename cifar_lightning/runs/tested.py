@@ -1,6 +1,7 @@
 """Choose the checkpoint that a run tests, and find its validation metrics."""
 
 import logging
+import math
 from pathlib import Path
 
 import lightning as L
@@ -9,6 +10,7 @@ from omegaconf import DictConfig
 
 from cifar_lightning.checkpoints.read import read_checkpoint
 from cifar_lightning.data.datamodule import ImageDataModule
+from cifar_lightning.data.loader import Split
 from cifar_lightning.errors import UserError
 from cifar_lightning.training.classifier import ImageClassifier
 
@@ -20,6 +22,22 @@ def check_test_batches(config: DictConfig, datamodule: ImageDataModule) -> None:
     share = config.trainer.limit_test_batches
     if config.test and isinstance(share, float) and 0 < share * len(datamodule.test_dataloader()) < 1:
         raise UserError(f"trainer.limit_test_batches={share} is less than one batch: give a larger share, or a count")
+
+
+def images_to_test(config: DictConfig, datamodule: ImageDataModule) -> int | None:
+    """How many test images a run will look at; None for all of data of the user's own kind.
+
+    A trial of one batch (fast_dev_run) leaves no result and does not count.
+    """
+    if not config.test or config.trainer.fast_dev_run:
+        return 0
+    if not isinstance(datamodule.test, Split):
+        return None
+    images, limit = len(datamodule.test), config.trainer.limit_test_batches
+    if limit is None:
+        return images
+    batches = limit if isinstance(limit, int) else int(limit * math.ceil(images / datamodule.eval_batch_size))
+    return min(images, batches * datamodule.eval_batch_size)
 
 
 def best_checkpoint(trainer: L.Trainer) -> str | None:

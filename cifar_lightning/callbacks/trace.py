@@ -1,13 +1,14 @@
 """Record what tells whether a run, repeated, is the same: its initial weights and the loss at every logged step."""
 
 import hashlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import lightning as L
 import torch
 from lightning.pytorch.callbacks import Callback
-from torch import Tensor, nn
+from torch import Tensor
 
 from cifar_lightning.reporting.files import write_csv
 
@@ -41,7 +42,7 @@ class Trace(Callback):
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if trainer.global_step == 0 and trainer.world_size == 1:  # one process may hold a part of the weights only
-            self.initial_weights = weights_checksum(pl_module)
+            self.initial_weights = weights_checksum(pl_module.state_dict())
         self.starts.append([trainer.global_step, trainer.max_epochs, trainer.max_steps])
 
     def on_train_batch_end(
@@ -63,10 +64,10 @@ class Trace(Callback):
         return torch.tensor([loss.item() for loss in self._losses], dtype=torch.float64)
 
 
-def weights_checksum(module: nn.Module) -> str:
-    """First 16 hex digits of the SHA-256 over the names and bytes of the weights and buffers."""
+def weights_checksum(state: Mapping[str, Tensor]) -> str:
+    """First 16 hex digits of the SHA-256 over the names and bytes of a state dict's weights and buffers."""
     digest = hashlib.sha256()
-    for name, tensor in module.state_dict().items():
+    for name, tensor in state.items():
         digest.update(name.encode())
         digest.update(tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()[:16]

@@ -6,6 +6,7 @@ COMMANDS = {
     "predict": "labels for images of your own",
     "export": "a checkpoint as ONNX, a program of torch or plain weights",
     "summarize": "a table of runs, seeds folded into mean and standard deviation",
+    "verify": "a run, or a table of runs, trained again and compared with its record",
     "report": "an HTML page of a run or of many",
     "search": "good hyperparameters, by Optuna",
     "data": "what is in the data, and leaks of its split; `data audit`: near-duplicates, wrong labels",

@@ -13,8 +13,8 @@ from cifar_lightning.runs.folders import command, folder_of
 COMMAND = Command(
     "evaluate",
     "Test a checkpoint: every metric of the training run's test stage, predictions.csv and figures.\n"
-    "The data settings, the split and the precision are those of the checkpoint's run. A look at the test set is noted\n"
-    "in the test ledger of its logs folder.",
+    "The data settings, the split and the precision are those of the checkpoint's run. A look at the test set is\n"
+    "noted in test_ledger.jsonl, beside the logs.",
     keys={
         **CHECKPOINT,
         "split": Key("the split that is tested", "test", ("val", "test")),
@@ -32,7 +32,7 @@ COMMAND = Command(
         "ckpt_path=best.ckpt": "the test set; results in best_test/ beside the checkpoint",
         "ckpt_path=best.ckpt split=val tta=flip_shift out=results": "the validation split, six views of each image",
         "ckpt_path=best.ckpt exclude=logs/audit/NAME/test_near_duplicates.json": "without copies of training images",
-        "ckpt_path=logs/train/runs/RUN unseal='the table of our paper'": "a run with data.sealed=true, once it is final",
+        "ckpt_path=logs/train/runs/RUN unseal='the table of our paper'": "opens a run with data.sealed=true",
         "ckpt_path=logs/train/runs/RUN data.root=/data": "a run's best checkpoint; the data was moved",
     },
 )

@@ -38,7 +38,7 @@ def differences(config: DictConfig, typed: Sequence[str] = ()) -> list[str]:
 
 
 def setting(config: DictConfig, typed: Sequence[str] = ()) -> str:
-    """What is trained and tested, in words that are the same for every seed: `data=digits model=cnn2`, or `defaults`."""
+    """What is trained and tested, in words that are the same for all seeds: `data=digits model=cnn2`, or `defaults`."""
     words = [o for o in differences(config, typed) if o.startswith("experiment=") or not decides(o).folds]
     return " ".join(words) or "defaults"
 

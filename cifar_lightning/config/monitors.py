@@ -30,7 +30,7 @@ def check_monitors(config: DictConfig) -> None:
     for key, monitor in [("optimized_metric", str(config.get("optimized_metric"))), *monitors(config)]:
         if monitor.startswith("test"):
             raise UserError(
-                f"{key}={monitor}: nothing is chosen by test data, or its accuracy means little; try val/acc"
+                f"{key}={monitor}: nothing is chosen by test data, which would bias its result; try val/acc"
             )
     for key, monitor in monitors(config):
         if monitor not in METRICS and only_our_metrics(config):

@@ -108,7 +108,9 @@ def fit_and_test(
 
     metrics = record.collect(config, overrides, trainer, module, datamodule, history, validation, checkpoint)
     metrics |= {**look, "initial_weights": trace.initial_weights, "starts": trace.starts}
-    metrics["weights"] = weights_checksum(module) if trainer.world_size == 1 else None  # those that were tested
+    metrics["weights"] = (
+        weights_checksum(module.state_dict()) if trainer.world_size == 1 else None
+    )  # those that were tested
     if trainer.is_global_zero and not config.trainer.fast_dev_run:
         drawn = {} if repeats else record.draw(metrics, history, module, datamodule)
         record.write(folder, metrics, drawn, config, module, trainer)
@@ -135,9 +137,7 @@ def prepare_config(config: DictConfig, overrides: Sequence[str]) -> DictConfig:
     leave_out_untaken(config)
     if config.data.get("sealed") and config.test:
         if not config.train:
-            raise UserError(
-                f"data.sealed=true: only evaluate ckpt_path={config.ckpt_path} unseal=REASON tests this run"
-            )
+            raise UserError(f"data.sealed=true: test it with evaluate ckpt_path={config.ckpt_path} unseal=REASON")
         log.info("data.sealed=true: the test set stays closed; evaluate … unseal=REASON opens it")
         config.test = False
     return config

@@ -1,0 +1,124 @@
+"""The command verify: a run trained again from its own record, and compared with it."""
+
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from cifar_lightning.commands.parser import ELSEWHERE, LEDGER, Command, Given, Key
+from cifar_lightning.console import say
+from cifar_lightning.errors import Interrupted, UserError
+from cifar_lightning.reporting.ledger import ledger_of
+from cifar_lightning.reporting.run_files import Run, load_runs
+
+COMMAND = Command(
+    "verify",
+    "Train a run again from its own record, in a temporary folder, and compare: data, initial weights, the loss of\n"
+    "each logged step, history, weights, metrics, predictions. Of a table that summarize wrote: the figures,\n"
+    "and the first run of each row. Exit code 1 where something is not as recorded.",
+    keys={
+        "path": Key("a run's folder, or the FILE.md of a table"),
+        "steps": Key("how many steps to repeat, without a test; all: the whole run", "all, of a table 200"),
+        "tolerance": Key("how far losses (relatively) and accuracies may part; 0: not by a bit", "0"),
+        **ELSEWHERE,
+        **LEDGER,
+    },
+    examples={
+        "logs/train/runs/NAME": "the whole run, which looks at the test set as the run did",
+        "logs/train/runs/NAME steps=200": "the first 200 steps: initial weights, losses, epochs that end before",
+        "RESULTS.md": "the first 200 steps of a run of each row, and the figures of all",
+        "logs/train/runs/NAME tolerance=0.01": "on another kind of CPU or GPU, where sums round differently",
+    },
+    usage="RUN|TABLE.md [key=value ...]",
+    bare="path",
+)
+
+
+def run(given: Given) -> int:
+    if not given["path"]:
+        raise UserError("RUN is missing: give the folder of a run, or a table that summarize wrote")
+    path, tolerance = Path(given["path"]).expanduser(), tolerance_of(given["tolerance"])
+    whole = given["steps"] == "all" or (given["steps"] == COMMAND.keys["steps"].default and path.is_dir())
+    steps = None if whole else steps_of("200" if given["steps"] == COMMAND.keys["steps"].default else given["steps"])
+    if path.is_dir():
+        return 0 if holds(finished_run(path), given, steps, tolerance) else 1
+
+    from cifar_lightning.reporting.table_files import check_figures
+
+    rows, parted = check_figures(path)
+    for words in parted:
+        say(f"not as its runs say: {words}")
+    if not parted:
+        say(f"{path}: every figure is that of its runs")
+    broken = [name for name, first in rows if not holds(first, given, steps, tolerance, name)]
+    say(f"{len(rows) - len(broken)} of {len(rows)} rows hold" + (f"; not {', '.join(broken)}" if broken else ""))
+    return 1 if parted or broken else 0
+
+
+def holds(recorded: Run, given: Given, steps: int | None, tolerance: float, name: str = "") -> bool:
+    """Whether the run, trained again, is as it was recorded; prints what was compared."""
+    # These import torch, which help and errors do without.
+    from rich import get_console
+
+    from cifar_lightning.reporting.tables import rich_table
+    from cifar_lightning.runs.agreement import compared, explanations
+    from cifar_lightning.runs.folders import shown
+    from cifar_lightning.runs.replay import replay
+
+    folder, log_dir = shown(recorded.path.parent), ledger_of(recorded.path, given["paths.log_dir"]).parent
+    say(f"{name or folder}: training {'the whole run' if steps is None else f'{steps:,} steps'} again")
+    with tempfile.TemporaryDirectory(prefix="verify-", ignore_cleanup_errors=True) as scratch:
+        try:
+            words, trust = ["verify", *given["typed"]], [name for name in (given["trust"] or "").split(",") if name]
+            new = replay(recorded, Path(scratch), log_dir, words, steps, given["data.root"], trust)
+        except Interrupted as ending:
+            raise KeyboardInterrupt(str(ending)) from None
+        again = Run(Path(scratch) / "metrics.json", new)
+        findings = compared(recorded, again, steps, tolerance)
+    signs = {True: "✓", False: "✗", None: "-"}
+    get_console().print(rich_table([{"": f"{signs[f.same]} {f.what}", "compared": f.words} for f in findings]))
+    broken, undecided = ([f.what for f in findings if f.same is same] for same in (False, None))
+    deterministic = bool((recorded.config.get("trainer") or {}).get("deterministic"))
+    different = explanations(recorded.metrics, new, deterministic)
+    part = "as recorded" if steps is None else f"as recorded in its first {steps:,} steps"
+    without = f" (not compared: {', '.join(undecided)})" if undecided else ""
+    if not broken:
+        how = "the same bit for bit" if tolerance == 0 else f"within tolerance={tolerance:g}"
+        say(f"{folder}: {part}, {how}{without}")
+        return True
+    say(f"{folder}: not {part}: {', '.join(broken)}{without}")
+    if different:
+        say(f"this may explain it: {'; '.join(different)}. How close it is: tolerance=0.01")
+    else:
+        say("nothing in hardware, threads, precision or versions explains it: the record, config or data was changed")
+    return False
+
+
+def finished_run(folder: Path) -> Run:
+    """The run in a folder. Raises UserError if it has no result, or one that is damaged."""
+    if not (folder / "metrics.json").is_file():
+        raise UserError(f"{folder} holds no finished run: there is no metrics.json in it")
+    runs, problems = load_runs([folder])
+    found = [one for one in runs if one.path == folder / "metrics.json"]
+    if not found:
+        raise UserError(problems[0])
+    return found[0]
+
+
+def steps_of(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise UserError(f"steps={text}: must be a number of at least 1, or all")
+    return int(text)
+
+
+def tolerance_of(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value < 1:
+        raise UserError(f"tolerance={text}: must be a number from 0 to below 1")
+    return value
+
+
+def main(arguments: Sequence[str]) -> int:
+    return COMMAND.call(run, arguments)

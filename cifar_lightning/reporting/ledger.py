@@ -37,7 +37,7 @@ def note(file: Path, look: Mapping[str, Any]) -> Line:
 
     Raises UserError where the file can't be written, or isn't one.
     """
-    with_time = {"time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"), **look}
+    with_time = {"time": datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds"), **look}
     try:
         with _locked(file):
             content = regular(file).read_bytes() if file.exists() else b""
@@ -60,7 +60,7 @@ def check_writable(file: Path) -> None:
     try:
         existing = next(folder for folder in file.absolute().parents if folder.exists())
         if not existing.is_dir() or not os.access(file if file.exists() else existing, os.W_OK):
-            raise PermissionError(13, "permission denied" if existing.is_dir() else f"{existing} is a file")
+            raise PermissionError(13, "permission denied" if existing.is_dir() else "a part of its path is a file")
         if regular(file).is_dir():
             raise IsADirectoryError(21, "it is a folder")
     except OSError as error:

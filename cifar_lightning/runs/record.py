@@ -257,7 +257,8 @@ def show(metrics: Mapping[str, Any], folder: Path, notes: Sequence[str] = ()) ->
     say(f"  {', '.join(sorted(path.name for path in folder.iterdir() if path.suffix in ('.json', '.csv')))}, figures/")
     say(f"next:\n  {command('report', run)}")
     if any(folder.glob("checkpoints/*.ckpt")):
-        say(f"  {command('predict', f'ckpt_path={run}', 'index=test:0,1,2')}")
+        split = "test" if "test/acc" in metrics else "train" if metrics.get("val/acc") is None else "val"
+        say(f"  {command('predict', f'ckpt_path={run}', f'index={split}:0,1,2')}")
     words = [word for word in shlex.split(metrics["command"])[3:] if not word.startswith(("seed=", "hydra.run.dir="))]
     if not any(word.startswith(("ckpt_path=", "train=")) for word in words):
         another = f"seed={metrics['seed'] + 1}"

@@ -60,7 +60,7 @@ def check_writable(file: Path) -> None:
     try:
         existing = next(folder for folder in file.absolute().parents if folder.exists())
         if not existing.is_dir() or not os.access(file if file.exists() else existing, os.W_OK):
-            raise PermissionError(13, "permission denied" if existing.is_dir() else "a part of its path is a file")
+            raise PermissionError(13, "permission denied") if existing.is_dir() else NotADirectoryError()
         if regular(file).is_dir():
             raise IsADirectoryError(21, "it is a folder")
     except OSError as error:
@@ -68,7 +68,11 @@ def check_writable(file: Path) -> None:
 
 
 def _unwritable(file: Path, error: OSError) -> str:
-    reason = "another job has locked it" if isinstance(error, Timeout) else str(error.strerror or error).lower()
+    reason = str(error.strerror or error).lower()
+    if isinstance(error, Timeout):
+        reason = "another job has locked it"
+    elif isinstance(error, FileExistsError | NotADirectoryError):
+        reason = "a part of its path is a file"
     return (
         f"can't write {file}: {reason}. Each look at the test labels is noted there; mend it, or give another logs "
         "folder with paths.log_dir=…"

@@ -99,7 +99,7 @@ def test_results_older_than_the_ledger_say_so(tmp_path):
 
 
 def test_a_line_torn_by_a_crash_does_not_swallow_the_next(five):
-    file, lines = five
+    file, _lines = five
     with file.open("a") as opened:
         opened.write('{"number": 6, "ti')
     note(file, LOOK)

@@ -91,14 +91,14 @@ def test_logs_may_be_moved_and_a_ledger_that_can_not_be_written_is_one_line(comm
     assert not Path("logs").exists()
     Path("elsewhere/test_ledger.jsonl").unlink()
     Path("logs").touch()
-    before = {path for path in Path().rglob("*")}
+    before = set(Path().rglob("*"))
     for typed in (["evaluate", str(moved)], ["predict", str(moved), "index=test:0"], [*QUICK, "hydra.run.dir=new"]):
         outcome = command(*typed)
         assert (outcome.code, outcome.err.count("\n")) == (1, 1), outcome.err
         assert outcome.err.startswith(
             "error: can't write logs/test_ledger.jsonl: a part of its path is a file. Each look"
         )
-        assert {path for path in Path().rglob("*")} == before
+        assert set(Path().rglob("*")) == before
     assert command("evaluate", str(moved), "paths.log_dir=elsewhere").code == 0
 
 

@@ -1,5 +1,6 @@
 """The command verify: a run trained again from its own record, and compared with it."""
 
+import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -57,14 +58,18 @@ def run(given: Given) -> int:
 def holds(recorded: Run, given: Given, steps: int | None, tolerance: float, name: str = "") -> bool:
     """Whether the run, trained again, is as it was recorded; prints what was compared."""
     # These import torch, which help and errors do without.
-    from rich import get_console
+    from rich.console import Console
 
     from cifar_lightning.reporting.tables import rich_table
-    from cifar_lightning.runs.agreement import compared, explanations
+    from cifar_lightning.runs.agreement import another_length, compared, explanations
     from cifar_lightning.runs.folders import shown
     from cifar_lightning.runs.replay import replay
 
     folder, log_dir = shown(recorded.path.parent), ledger_of(recorded.path, given["paths.log_dir"]).parent
+    length = another_length(recorded)
+    if length is not None and (steps is None or length < steps):
+        say(f"{folder}: it was resumed with another length after step {length:,}, which verify does not repeat")
+        steps = length
     say(f"{name or folder}: training {'the whole run' if steps is None else f'{steps:,} steps'} again")
     with tempfile.TemporaryDirectory(prefix="verify-", ignore_cleanup_errors=True) as scratch:
         try:
@@ -75,7 +80,8 @@ def holds(recorded: Run, given: Given, steps: int | None, tolerance: float, name
         again = Run(Path(scratch) / "metrics.json", new)
         findings = compared(recorded, again, steps, tolerance)
     signs = {True: "✓", False: "✗", None: "-"}
-    get_console().print(rich_table([{"": f"{signs[f.same]} {f.what}", "compared": f.words} for f in findings]))
+    console = Console(width=None if sys.stdout.isatty() else 250, highlight=False)  # piped output has no width
+    console.print(rich_table([{"": f"{signs[f.same]} {f.what}", "compared": f.words} for f in findings]))
     broken, undecided = ([f.what for f in findings if f.same is same] for same in (False, None))
     deterministic = bool((recorded.config.get("trainer") or {}).get("deterministic"))
     different = explanations(recorded.metrics, new, deterministic)

@@ -27,13 +27,13 @@ class Finding:
     words: str
 
 
-def compared(run: Run, again: Run, steps: int | None, tolerance: float) -> list[Finding]:
-    """What the run's files say, beside those of its repetition: of `steps` steps only, or of the whole.
+def compared(run: Run, again: Run, end: int | None, tolerance: float) -> list[Finding]:
+    """What the run's files say, beside those of its repetition: up to the step `end`, or of the whole.
 
     tolerance: how far losses (relatively) and accuracies may part; 0 for not at all. Weights and predictions need not
     be the same above 0. Initial weights and data always must.
     """
-    old, new, end = run.metrics, again.metrics, _comparable_steps(run, steps)
+    old, new = run.metrics, again.metrics
     findings = [
         *_settings(old, new),
         _equal("data checksum", old.get("data_checksum"), new.get("data_checksum")),
@@ -50,12 +50,10 @@ def compared(run: Run, again: Run, steps: int | None, tolerance: float) -> list[
     return [*findings, *_own_accuracy(run)]
 
 
-def _comparable_steps(run: Run, steps: int | None) -> int | None:
-    """Where the comparison ends: the typed number, or where a run was resumed with another length."""
+def another_length(run: Run) -> int | None:
+    """The step at which the run was resumed with another length, and so with another schedule; None if never."""
     starts = run.metrics.get("starts") or []
-    resumed = [start[0] for start in starts if start[1:] != starts[0][1:]]
-    ends = [end for end in (steps, *resumed[:1]) if end is not None]
-    return min(ends) if ends else None
+    return next((start[0] for start in starts if start[1:] != starts[0][1:]), None)
 
 
 def _equal(what: str, old: Any, new: Any) -> Finding:
@@ -91,7 +89,9 @@ def _losses(run: Run, again: Run, end: int | None, tolerance: float) -> Finding:
     old, new = (_rows(one, "losses.csv", end) for one in (run, again))
     if old is None:
         return Finding("loss of each logged step", None, UNRECORDED)
-    return _rows_agree("loss of each logged step", old, new or [], tolerance, "step")
+    first = next(iter(run.metrics.get("starts") or []), [0])[0]  # above 0 for one that an older version began
+    new = [row for row in new or [] if row["step"] > first]
+    return _rows_agree("loss of each logged step", old, new, tolerance, "step")
 
 
 def _history(run: Run, again: Run, end: int | None, tolerance: float) -> Finding:

@@ -52,6 +52,8 @@ def config_to_repeat(run: Run, folder: Path, log_dir: Path, root: str | None, tr
         raise UserError(f"{run.path.parent} was trained by {metrics['processes']} processes, and verify repeats one")
     try:
         saved = own_config(file, {"paths": {"output_dir": str(folder)}})
+        if saved.get("train") is False:
+            raise UserError("this run only tested a checkpoint: verify the run that trained it")
         config = _config_to_repeat(saved, metrics, file, root, trust)
         config.paths = {**saved["paths"], "output_dir": str(folder), "log_dir": str(log_dir)}
         check_values(config, [])
@@ -61,8 +63,6 @@ def config_to_repeat(run: Run, folder: Path, log_dir: Path, root: str | None, tr
         raise UserError(f"{file}: {error.strerror}; without it nothing can be repeated") from error
     except Exception as error:  # a missing key, or one of another type
         raise UserError(f"{file}: its config can't be used: {first_line(error)}") from error
-    if not saved.get("train"):
-        raise UserError(f"{run.path.parent} only tested a checkpoint: verify the run that trained it")
     return config
 
 

@@ -4,12 +4,16 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from cifar_lightning.commands.parser import ELSEWHERE, LEDGER, Command, Given, Key
+from cifar_lightning.config.compose import quoted
 from cifar_lightning.console import say
 from cifar_lightning.errors import Interrupted, UserError
 from cifar_lightning.reporting.ledger import ledger_of
 from cifar_lightning.reporting.run_files import Run, load_runs
+from cifar_lightning.reporting.table_files import MARK, check_figures, read
+from cifar_lightning.reporting.tables import rich_table
 
 COMMAND = Command(
     "verify",
@@ -38,29 +42,64 @@ def run(given: Given) -> int:
     if not given["path"]:
         raise UserError("RUN is missing: give the folder of a run, or a table that summarize wrote")
     path, tolerance = Path(given["path"]).expanduser(), tolerance_of(given["tolerance"])
-    whole = given["steps"] == "all" or (given["steps"] == COMMAND.keys["steps"].default and path.is_dir())
-    steps = None if whole else steps_of("200" if given["steps"] == COMMAND.keys["steps"].default else given["steps"])
+    short = given["steps"] == COMMAND.keys["steps"].default
+    whole = given["steps"] == "all" or (short and path.is_dir())
+    steps = None if whole else steps_of("200" if short else given["steps"])
     if path.is_dir():
         return 0 if holds(finished_run(path), given, steps, tolerance) else 1
 
-    from cifar_lightning.reporting.table_files import check_figures
-
-    rows, parted = check_figures(path)
-    for words in parted:
-        say(f"not as its runs say: {words}")
-    if not parted:
-        say(f"{path}: every figure is that of its runs")
-    broken = [name for name, first in rows if not holds(first, given, steps, tolerance, name)]
-    say(f"{len(rows) - len(broken)} of {len(rows)} rows hold" + (f"; not {', '.join(broken)}" if broken else ""))
+    parted: list[str] = []
+    if MARK in read(path):
+        runs, parted = check_figures(path)
+        for words in parted:
+            say(f"not as its runs say: {words}")
+        if not parted:
+            say(f"{path}: every figure is that of its runs")
+        held = [(name, holds(first, given, steps, tolerance, name)) for name, first in runs]
+    else:
+        held = claims_hold(path, given, 1 if short else steps)
+    broken = [name for name, good in held if not good]
+    say(f"{len(held) - len(broken)} of {len(held)} rows hold" + (f"; not {', '.join(broken)}" if broken else ""))
     return 1 if parted or broken else 0
+
+
+def claims_hold(table: Path, given: Given, steps: int | None) -> list[tuple[str, bool]]:
+    """Which rows hold of a table that does not name its runs: what each row's name says is trained."""
+    from cifar_lightning.runs.claims import claims
+
+    found = claims(read(table), table)
+    say(f"{table} does not name its runs: what each row's name says is trained, and only its figures can be compared")
+    return [(claim.name, _claim_holds(claim, table, given, steps)) for claim in found]
+
+
+def _claim_holds(claim: Any, table: Path, given: Given, steps: int | None) -> bool:
+    from omegaconf import OmegaConf, open_dict
+
+    from cifar_lightning.api import compose
+    from cifar_lightning.runs.claims import agrees
+    from cifar_lightning.runs.replay import StopAfter
+    from cifar_lightning.runs.train import run as train
+
+    words = [*claim.overrides, "logger=none", "callbacks.model_summary=null", "callbacks.dashboard=null"]
+    words += [f"data.root={quoted(given['data.root'])}"] if given["data.root"] else []
+    words += ["test=false"] if steps is not None else []
+    say(f"{claim.name}: training {'a whole run' if steps is None else f'{steps:,} step{"s" * (steps > 1)}'}")
+    with tempfile.TemporaryDirectory(prefix="verify-", ignore_cleanup_errors=True) as scratch:
+        config = compose(words, output_dir=scratch)
+        OmegaConf.set_readonly(config, False)
+        with open_dict(config):
+            config.pop("overrides")
+        config.paths.log_dir = str(ledger_of(table, given["paths.log_dir"]).parent)
+        stop = [] if steps is None else [StopAfter(steps)]
+        metrics = train(config, ["verify", *given["typed"]], show=False, callbacks=stop, repeats=table)
+    findings = agrees(claim, metrics, steps is None)
+    show(findings)
+    return all(finding.same is not False for finding in findings)
 
 
 def holds(recorded: Run, given: Given, steps: int | None, tolerance: float, name: str = "") -> bool:
     """Whether the run, trained again, is as it was recorded; prints what was compared."""
     # These import torch, which help and errors do without.
-    from rich.console import Console
-
-    from cifar_lightning.reporting.tables import rich_table
     from cifar_lightning.runs.agreement import another_length, compared, explanations
     from cifar_lightning.runs.folders import shown
     from cifar_lightning.runs.replay import replay
@@ -79,9 +118,7 @@ def holds(recorded: Run, given: Given, steps: int | None, tolerance: float, name
             raise KeyboardInterrupt(str(ending)) from None
         again = Run(Path(scratch) / "metrics.json", new)
         findings = compared(recorded, again, steps, tolerance)
-    signs = {True: "✓", False: "✗", None: "-"}
-    console = Console(width=None if sys.stdout.isatty() else 250, highlight=False)  # piped output has no width
-    console.print(rich_table([{"": f"{signs[f.same]} {f.what}", "compared": f.words} for f in findings]))
+    show(findings)
     broken, undecided = ([f.what for f in findings if f.same is same] for same in (False, None))
     deterministic = bool((recorded.config.get("trainer") or {}).get("deterministic"))
     different = explanations(recorded.metrics, new, deterministic)
@@ -97,6 +134,14 @@ def holds(recorded: Run, given: Given, steps: int | None, tolerance: float, name
     else:
         say("nothing in hardware, threads, precision or versions explains it: the record, config or data was changed")
     return False
+
+
+def show(findings: Sequence[Any]) -> None:
+    from rich.console import Console
+
+    signs = {True: "✓", False: "✗", None: "-"}
+    console = Console(width=None if sys.stdout.isatty() else 250, highlight=False)  # piped output has no width
+    console.print(rich_table([{"": f"{signs[f.same]} {f.what}", "compared": f.words} for f in findings]))
 
 
 def finished_run(folder: Path) -> Run:

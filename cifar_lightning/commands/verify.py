@@ -83,9 +83,12 @@ def _claim_holds(claim: Any, table: Path, given: Given, steps: int | None) -> bo
     words = [*claim.overrides, "logger=none", "callbacks.model_summary=null", "callbacks.dashboard=null"]
     words += [f"data.root={quoted(given['data.root'])}"] if given["data.root"] else []
     words += ["test=false"] if steps is not None else []
-    say(f"{claim.name}: training {'a whole run' if steps is None else f'{steps:,} step{"s" * (steps > 1)}'}")
+    say(f"{claim.name}: training {'a whole run' if steps is None else f'steps up to {steps:,}'}")
     with tempfile.TemporaryDirectory(prefix="verify-", ignore_cleanup_errors=True) as scratch:
-        config = compose(words, output_dir=scratch)
+        try:
+            config = compose(words, output_dir=scratch)
+        except UserError as error:
+            raise UserError(f"{table}, row {claim.name}: it names no command that there is: {error}") from error
         OmegaConf.set_readonly(config, False)
         with open_dict(config):
             config.pop("overrides")

@@ -14,6 +14,9 @@ from cifar_lightning.runs.agreement import Finding
 # Of a new run; the mean and the deviation come from a few runs only.
 DEVIATIONS = 3.0
 
+# A file may come from anyone: no class, folder or checkpoint of its choice is used.
+ADMITTED = r"(?!.*(_target_|\$\{)|ckpt_path|trust|paths|hydra|logger|data\.(root|labels_file))\w[\w./]*="
+
 
 @dataclass(frozen=True)
 class Claim:
@@ -40,6 +43,8 @@ def claims(text: str, file: Path) -> list[Claim]:
         overrides = [word if "=" in word else f"experiment={word}" for word in words if word != "defaults"]
         if "defaults" in words:  # `resnet, defaults`: no experiment but a network
             overrides = [word.replace("experiment=", "model=") for word in overrides]
+        if foreign := [word for word in overrides if not re.match(ADMITTED, word)]:
+            raise UserError(f"{file}, row {row[0]}: verify does not run {foreign[0][:80]} from a file")
         used = cells.get("precision") or (precision[1] if precision else "auto")
         found.append(Claim(row[0], [*overrides, f"trainer.precision={used}"], cells, checksums))
     return found

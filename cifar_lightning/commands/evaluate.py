@@ -13,8 +13,7 @@ from cifar_lightning.runs.folders import command, folder_of
 COMMAND = Command(
     "evaluate",
     "Test a checkpoint: every metric of the training run's test stage, predictions.csv and figures.\n"
-    "The data settings, the split and the precision are those of the checkpoint's run. A look at the test set is\n"
-    "noted in test_ledger.jsonl, beside the logs.",
+    "The data settings, the split and the precision are those of the checkpoint's run.",
     keys={
         **CHECKPOINT,
         "split": Key("the split that is tested", "test", ("val", "test")),

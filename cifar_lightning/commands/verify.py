@@ -12,7 +12,7 @@ from cifar_lightning.console import say
 from cifar_lightning.errors import Interrupted, UserError
 from cifar_lightning.reporting.ledger import ledger_of
 from cifar_lightning.reporting.run_files import Run, load_runs
-from cifar_lightning.reporting.table_files import MARK, check_figures, read
+from cifar_lightning.reporting.table_files import check_figures, names_runs, read
 from cifar_lightning.reporting.tables import rich_table
 
 COMMAND = Command(
@@ -49,7 +49,7 @@ def run(given: Given) -> int:
         return 0 if holds(finished_run(path), given, steps, tolerance) else 1
 
     parted: list[str] = []
-    if MARK in read(path):
+    if names_runs(path):
         runs, parted = check_figures(path)
         for words in parted:
             say(f"not as its runs say: {words}")
@@ -68,7 +68,7 @@ def claims_hold(table: Path, given: Given, steps: int | None) -> list[tuple[str,
     from cifar_lightning.runs.claims import claims
 
     found = claims(read(table), table)
-    say(f"{table} does not name its runs: what each row's name says is trained, and only its figures can be compared")
+    say(f"{table} names no runs that are still there: what each row's name says is trained, to compare its figures")
     return [(claim.name, _claim_holds(claim, table, given, steps)) for claim in found]
 
 
@@ -103,15 +103,15 @@ def _claim_holds(claim: Any, table: Path, given: Given, steps: int | None) -> bo
 def holds(recorded: Run, given: Given, steps: int | None, tolerance: float, name: str = "") -> bool:
     """Whether the run, trained again, is as it was recorded; prints what was compared."""
     # These import torch, which help and errors do without.
-    from cifar_lightning.runs.agreement import another_length, compared, explanations
+    from cifar_lightning.runs.agreement import compared, explanations, repeatable
     from cifar_lightning.runs.folders import shown
     from cifar_lightning.runs.replay import replay
 
     folder, log_dir = shown(recorded.path.parent), ledger_of(recorded.path, given["paths.log_dir"]).parent
-    length = another_length(recorded)
-    if length is not None and (steps is None or length < steps):
-        say(f"{folder}: it was resumed with another length after step {length:,}, which verify does not repeat")
-        steps = length
+    limit = repeatable(recorded)
+    if limit is not None and (steps is None or limit[0] < steps):
+        steps, reason = limit
+        say(f"{folder}: repeated up to step {steps:,} only: {reason}")
     say(f"{name or folder}: training {'the whole run' if steps is None else f'{steps:,} steps'} again")
     with tempfile.TemporaryDirectory(prefix="verify-", ignore_cleanup_errors=True) as scratch:
         try:

@@ -24,6 +24,20 @@ def with_runs(text: str, summary: Summary, file: Path, by: Sequence[str] = ()) -
     return f"{text}\n{MARK}{record} -->\n"
 
 
+def names_runs(file: Path) -> bool:
+    """Whether the file says which runs its rows are made of, and any of them is still there."""
+    text = read(file)
+    return MARK in text and any(map(_is_there, _folders(record_in(text, file), file)))
+
+
+def _folders(record: dict[str, Any], file: Path) -> list[Path]:
+    return [file.parent / folder for row in record["rows"] for folder in row]
+
+
+def _is_there(folder: Path) -> bool:
+    return (folder / "metrics.json").is_file()
+
+
 def check_figures(file: Path) -> tuple[list[tuple[str, Run]], list[str]]:
     """The first run of each row with the row's name, and what the table says other than its runs do.
 
@@ -31,8 +45,8 @@ def check_figures(file: Path) -> tuple[list[tuple[str, Run]], list[str]]:
     """
     text = read(file)
     record = record_in(text, file)
-    folders = [file.parent / folder for row in record["rows"] for folder in row]
-    if gone := [folder for folder in folders if not (folder / "metrics.json").is_file()]:
+    folders = _folders(record, file)
+    if gone := [folder for folder in folders if not _is_there(folder)]:
         more = f", nor of {len(gone) - 1} others" if len(gone) > 1 else ""
         raise UserError(f"{file}: there is no longer a result in {gone[0]}{more}, so its figures can't be checked")
     runs, problems = load_runs(folders)

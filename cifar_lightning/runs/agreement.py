@@ -50,10 +50,15 @@ def compared(run: Run, again: Run, end: int | None, tolerance: float) -> list[Fi
     return [*findings, *_own_accuracy(run)]
 
 
-def another_length(run: Run) -> int | None:
-    """The step at which the run was resumed with another length, and so with another schedule; None if never."""
+def repeatable(run: Run) -> tuple[int, str] | None:
+    """The last step up to which the run can be repeated, and why no further; None for the whole run."""
     starts = run.metrics.get("starts") or []
-    return next((start[0] for start in starts if start[1:] != starts[0][1:]), None)
+    for start in starts:
+        if start[1:] != starts[0][1:]:
+            return start[0], "it was resumed with another length, and so another schedule"
+    if (run.config.get("trainer") or {}).get("max_time") and run.history:
+        return run.history[-1]["step"], "trainer.max_time ended it by the clock"
+    return None
 
 
 def _equal(what: str, old: Any, new: Any) -> Finding:

@@ -190,7 +190,7 @@ def test_a_resumed_run_is_compared_up_to_where_its_length_changed(command, run):
     assert outcome.code == 0, outcome.out + outcome.err
     assert "the same (6 steps)" in outcome.out
     assert "the same (2 epochs)" in outcome.out
-    assert "it was resumed with another length after step 6, which verify does not repeat" in outcome.out
+    assert "repeated up to step 6 only: it was resumed with another length" in outcome.out
 
 
 def test_a_table_holds_by_its_figures_and_a_run_of_each_row(command, run):
@@ -244,7 +244,7 @@ def test_nothing_foreign_is_built_from_the_config_of_a_run(command, run):
         ("{run} steps=few", "steps=few: must be a number of at least 1, or all"),
         ("{run} tolerance=2", "tolerance=2: must be a number from 0 to below 1"),
         ("{run} step=5", "there is no key step; did you mean steps?"),
-        ("notes.md", "notes.md does not name the runs of its rows"),
+        ("notes.md", "notes.md holds no table of runs"),
     ],
 )
 def test_a_mistake_is_one_line(command, run, typed, message):

@@ -59,6 +59,11 @@ class Trace(Callback):
             losses = self._on_cpu().tolist()
             write_csv(self.path, [{"step": s, "loss": loss} for s, loss in zip(self._steps, losses, strict=True)])
 
+    def record(self, trainer: L.Trainer, module: L.LightningModule) -> dict[str, Any]:
+        """What metrics.json holds of it; `weights` is the checksum of those that the metrics are of."""
+        weights = weights_checksum(module.state_dict()) if trainer.world_size == 1 else None
+        return {"initial_weights": self.initial_weights, "starts": self.starts, "weights": weights}
+
     def _on_cpu(self) -> Tensor:
         """The losses so far, float64 [N]."""
         return torch.tensor([loss.item() for loss in self._losses], dtype=torch.float64)

@@ -12,6 +12,7 @@ from cifar_lightning.checkpoints.read import read_checkpoint
 from cifar_lightning.data.datamodule import ImageDataModule
 from cifar_lightning.data.loader import Split
 from cifar_lightning.errors import UserError
+from cifar_lightning.reporting import ledger
 from cifar_lightning.training.classifier import ImageClassifier
 
 log = logging.getLogger(__name__)
@@ -38,6 +39,18 @@ def images_to_test(config: DictConfig, datamodule: ImageDataModule) -> int | Non
         return images
     batches = limit if isinstance(limit, int) else int(limit * math.ceil(images / datamodule.eval_batch_size))
     return min(images, batches * datamodule.eval_batch_size)
+
+
+def ledger_to_note(config: DictConfig, trainer: L.Trainer, datamodule: ImageDataModule) -> Path | None:
+    """The file where this process notes the run's look at test labels; None if it takes none.
+
+    Raises UserError, before training, if the file can't be written.
+    """
+    if not trainer.is_global_zero or images_to_test(config, datamodule) == 0:
+        return None
+    file = Path(config.paths.log_dir) / ledger.NAME
+    ledger.check_writable(file)
+    return file
 
 
 def best_checkpoint(trainer: L.Trainer) -> str | None:

@@ -13,14 +13,14 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from cifar_lightning.callbacks.interruption import Interruption, StopSignals
-from cifar_lightning.callbacks.trace import Trace, weights_checksum
+from cifar_lightning.callbacks.trace import Trace
 from cifar_lightning.checkpoints.read import read_checkpoint
 from cifar_lightning.config.compose import group_choices, plain
 from cifar_lightning.console import adopt_lightning_loggers, silence
 from cifar_lightning.errors import UserError, first_line
 from cifar_lightning.evaluation.looks import note_look
-from cifar_lightning.reporting import ledger
 from cifar_lightning.reporting.files import write_text
+from cifar_lightning.reporting.ledger import looks
 from cifar_lightning.runs import record
 from cifar_lightning.runs.build import (
     build_callbacks,
@@ -35,7 +35,13 @@ from cifar_lightning.runs.build import (
 from cifar_lightning.runs.folders import command, errors_explained, how_to_go_on
 from cifar_lightning.runs.memory import keep_freed_memory
 from cifar_lightning.runs.resume import config_to_go_on_with
-from cifar_lightning.runs.tested import best_checkpoint, check_test_batches, images_to_test, validation_metrics
+from cifar_lightning.runs.tested import (
+    best_checkpoint,
+    check_test_batches,
+    images_to_test,
+    ledger_to_note,
+    validation_metrics,
+)
 from cifar_lightning.training.classifier import ImageClassifier
 
 log = logging.getLogger(__name__)
@@ -85,10 +91,7 @@ def fit_and_test(
     callbacks = [history, trace, description, *build_callbacks(config, datamodule), *more]
     trainer = build_trainer(config, callbacks, build_loggers(config, step))
     check_test_batches(config, datamodule)
-    looks = trainer.is_global_zero and images_to_test(config, datamodule) != 0
-    test_ledger = Path(config.paths.log_dir) / ledger.NAME
-    if looks:
-        ledger.check_writable(test_ledger)
+    test_ledger = ledger_to_note(config, trainer, datamodule)
 
     if config.train:
         try:
@@ -100,22 +103,19 @@ def fit_and_test(
         trainer.callbacks = [c for c in trainer.callbacks if not isinstance(c, WeightAveraging)]  # type: ignore
     validation = validation_metrics(config, trainer, module, datamodule, checkpoint)
     look: dict[str, Any] = {}
-    if looks:
+    if test_ledger:
         images, typed = images_to_test(config, datamodule), command(*overrides)
         look = note_look(test_ledger, plain(config), datamodule, command=typed, run=repeats or folder, images=images)
     if config.test:
         trainer.test(module, datamodule=datamodule, ckpt_path=checkpoint, weights_only=True, verbose=False)
 
     metrics = record.collect(config, overrides, trainer, module, datamodule, history, validation, checkpoint)
-    metrics |= {**look, "initial_weights": trace.initial_weights, "starts": trace.starts}
-    metrics["weights"] = (
-        weights_checksum(module.state_dict()) if trainer.world_size == 1 else None
-    )  # those that were tested
+    metrics |= look | trace.record(trainer, module)
     if trainer.is_global_zero and not config.trainer.fast_dev_run:
         drawn = {} if repeats else record.draw(metrics, history, module, datamodule)
         record.write(folder, metrics, drawn, config, module, trainer)
         if show:
-            record.show(metrics, folder, ledger.looks([(folder, metrics)], test_ledger))
+            record.show(metrics, folder, looks([(folder, metrics)], test_ledger))
     return metrics
 
 

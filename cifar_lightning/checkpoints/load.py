@@ -95,7 +95,8 @@ def load_data(
     Raises UserError if the data is missing and can't be downloaded.
     """
     if not str(config["data"].get("_target_", "cifar_lightning.")).startswith("cifar_lightning."):
-        return adopted(instantiate(admitted(config["data"], trusted)))
+        own = {key: value for key, value in config["data"].items() if key != "sealed"}
+        return adopted(instantiate(admitted(own, trusted)))
     settings = {key: value for key, value in config["data"].items() if key in DATA_KEYS}
     if settings.get("labels_file") and not Path(str(settings["labels_file"])).is_file():  # for training only
         settings["labels_file"] = None

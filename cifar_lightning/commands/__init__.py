@@ -7,6 +7,7 @@ COMMANDS = {
     "export": "a checkpoint as ONNX, a program of torch or plain weights",
     "compare": "is one better than the other: interval, p-value, verdict, or the seeds that would decide",
     "summarize": "a table of runs, seeds folded into mean and standard deviation",
+    "verify": "a run, or a table of runs, trained again and compared with its record",
     "report": "an HTML page of a run or of many",
     "search": "good hyperparameters, by Optuna",
     "data": "what is in the data, and leaks of its split; `data audit`: near-duplicates, wrong labels",

@@ -3,11 +3,12 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from cifar_lightning.commands.parser import ACCELERATOR, CHECKPOINT, ELSEWHERE, Command, Given, Key, output_path
+from cifar_lightning.commands.parser import ACCELERATOR, CHECKPOINT, ELSEWHERE, LEDGER, Command, Given, Key, output_path
 from cifar_lightning.config.signatures import choices_of
 from cifar_lightning.console import say
 from cifar_lightning.errors import UserError
-from cifar_lightning.runs.folders import command
+from cifar_lightning.reporting import ledger
+from cifar_lightning.runs.folders import command, folder_of
 
 COMMAND = Command(
     "evaluate",
@@ -18,16 +19,19 @@ COMMAND = Command(
         "split": Key("the split that is tested", "test", ("val", "test")),
         "tta": Key("average over mirrored, shifted views", "none", choices_of("cifar_lightning.training.tta", "TTA")),
         "exclude": Key("a file of test images to leave out, such as test_near_duplicates.json of `data audit`"),
+        "unseal": Key("why the test set of a run with data.sealed=true is opened; goes into the test ledger"),
         "out": Key("a folder for the results, if not the one beside the checkpoint"),
         "precision": Key("such as 32-true, if not that of the training run"),
         **ACCELERATOR,
         **ELSEWHERE,
+        **LEDGER,
     },
     bare="ckpt_path",
     examples={
         "ckpt_path=best.ckpt": "the test set; results in best_test/ beside the checkpoint",
         "ckpt_path=best.ckpt split=val tta=flip_shift out=results": "the validation split, six views of each image",
         "ckpt_path=best.ckpt exclude=logs/audit/NAME/test_near_duplicates.json": "without copies of training images",
+        "ckpt_path=logs/train/runs/RUN unseal='the table of our paper'": "opens a run with data.sealed=true",
         "ckpt_path=logs/train/runs/RUN data.root=/data": "a run's best checkpoint; the data was moved",
     },
 )
@@ -37,7 +41,10 @@ def run(given: Given) -> int:
     checkpoint, split, tta = given["ckpt_path"], given["split"], given["tta"]
     if given["exclude"] and split != "test":
         raise UserError(f"exclude={given['exclude']} is for the test set: leave out split={split}")
+    if given["unseal"] and split != "test":
+        raise UserError(f"unseal={given['unseal']} is for the test set: leave out split={split}")
     name = "_".join([checkpoint.stem, split] + [tta] * (tta != "none") + ["excluding"] * bool(given["exclude"]))
+    test_ledger = ledger.ledger_of(checkpoint, given["paths.log_dir"])
     out = output_path(Path(given["out"] or checkpoint.with_name(name)).expanduser(), folder=True)
 
     # These import torch, which help and errors do without.
@@ -47,6 +54,7 @@ def run(given: Given) -> int:
     from cifar_lightning.console import adopt_lightning_loggers
     from cifar_lightning.data.loader import Split
     from cifar_lightning.evaluation import calibration
+    from cifar_lightning.evaluation.looks import check_seal, note_look
     from cifar_lightning.evaluation.testing import build_evaluator, chosen_split, kept_images, test_logits
     from cifar_lightning.reporting import files, tables
     from cifar_lightning.runs import record
@@ -54,10 +62,18 @@ def run(given: Given) -> int:
 
     adopt_lightning_loggers()
     classifier = load_classifier(checkpoint, given["trust"])
+    judged = folder_of(checkpoint) or checkpoint
+    if split == "test":
+        check_seal(classifier.config, test_ledger, judged, given["unseal"])
+        ledger.check_writable(test_ledger)
     trainer = build_evaluator(classifier.config, given["accelerator"], given["precision"])
     data = load_data(classifier.config, given["data.root"], checkpoint, given["trust"])
     part = chosen_split(data, split, classifier.class_names)
     kept = kept_images(part, data.name, Path(given["exclude"]).expanduser() if given["exclude"] else None)
+    typed, look = command("evaluate", *given["typed"]), {}
+    if split == "test":
+        config, why = {**classifier.config, "test_tta": tta}, given["unseal"]
+        look = note_look(test_ledger, config, data, command=typed, run=judged, images=len(kept), unseal=why)
     logits = test_logits(trainer, classifier, part, data.eval_batch_size, tta)
     of_all = (logits.argmax(1) == part.labels).float().mean().item()
     excluded = len(part) - len(kept)
@@ -79,7 +95,8 @@ def run(given: Given) -> int:
         "checkpoint": str(checkpoint),
         **{key: classifier.config.get("choices", {}).get(key) for key in ("experiment", "model")},
         "seed": classifier.config.get("seed"),
-        "command": command("evaluate", *given["typed"]),
+        "command": typed,
+        **look,
         **record.provenance(trainer, data),
     }
     record.write_test(out, logits, part.labels, classifier.class_names, kept.tolist())
@@ -90,6 +107,8 @@ def run(given: Given) -> int:
     title += f", {excluded:,} left out" if given["exclude"] else ""
     get_console().print(tables.rich_table(tables.result_rows(evaluation | {"checkpoint": checkpoint.name}), title))
     get_console().print(tables.rich_table(tables.class_rows(metrics), "Accuracy per class"))
+    for note in ledger.looks([(out, evaluation)], test_ledger):
+        say(note)
     for path in sorted((out / "figures").glob("*.png")):
         say(f"figure       {path}")
     say(f"metrics      {out / 'evaluation.json'}")

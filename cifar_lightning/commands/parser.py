@@ -31,6 +31,9 @@ ELSEWHERE = {
     "data.root": Key("the folder with the data, if not where it was in training"),
     "trust": Key("modules with classes of your own that may be built: my_models,more"),
 }
+LEDGER = {
+    "paths.log_dir": Key("the folder of test_ledger.jsonl, if not the nearest one above that has it, nor logs"),
+}
 ACCELERATOR = {"accelerator": Key("the device", "auto", ("auto", "cpu", "gpu", "cuda", "mps"))}
 
 

@@ -5,9 +5,11 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from cifar_lightning.commands.parser import ACCELERATOR, CHECKPOINT, ELSEWHERE, Command, Given, Key, output_path
+from cifar_lightning.commands.parser import ACCELERATOR, CHECKPOINT, ELSEWHERE, LEDGER, Command, Given, Key, output_path
 from cifar_lightning.console import say
 from cifar_lightning.errors import UserError
+from cifar_lightning.reporting import ledger
+from cifar_lightning.runs.folders import command, folder_of
 
 COMMAND = Command(
     "predict",
@@ -24,6 +26,7 @@ COMMAND = Command(
         "figure": Key("FILE.png for the images with the answers, if not NAME_predictions.png beside the checkpoint"),
         **ACCELERATOR,
         **ELSEWHERE,
+        **LEDGER,
     },
     bare="ckpt_path",
     examples={
@@ -54,6 +57,7 @@ def run(given: Given) -> int:
     from cifar_lightning.checkpoints.load import load_data
     from cifar_lightning.data.arrays import with_channels
     from cifar_lightning.data.images import check_background, find_images, read_images
+    from cifar_lightning.evaluation.looks import check_seal, note_look
     from cifar_lightning.evaluation.testing import picked
     from cifar_lightning.reporting import predictions
     from cifar_lightning.reporting.figures import save_figure
@@ -70,6 +74,11 @@ def run(given: Given) -> int:
     else:
         data = load_data(classifier.config, given["data.root"], checkpoint, given["trust"])
         chosen, problems = picked(data, split, numbers, classifier.class_names), []
+        if split == "test":  # their labels are shown
+            test_ledger = ledger.ledger_of(checkpoint, given["paths.log_dir"])
+            judged, typed = folder_of(checkpoint) or checkpoint, command("predict", *given["typed"])
+            check_seal(classifier.config, test_ledger, judged)
+            note_look(test_ledger, classifier.config, data, command=typed, run=judged, images=len(chosen))
         images, names = chosen.images.numpy(), [f"{split}:{number}" for number in numbers]
         labels = [classifier.class_names[label] for label in chosen.labels.tolist()]
     if names:

@@ -59,7 +59,7 @@ def run(given: Given) -> int:
     out = given["out"] or (first if not others and (first / SWEEP).exists() else None)  # a sweep's table goes into it
     if out is not None:
         text = "\n".join([*heading, *(f"{note}\n" for note in given["note"]), markdown(summary, missing)])
-        say(f"Written to {write_summary(summary, text, Path(out))}")
+        say(f"Written to {write_summary(summary, text, Path(out), by)}")
     return 1 if problems else 0
 
 

@@ -37,6 +37,12 @@ def differences(config: DictConfig, typed: Sequence[str] = ()) -> list[str]:
     return [*named, *groups, *changed]
 
 
+def setting(config: DictConfig, typed: Sequence[str] = ()) -> str:
+    """What is trained and tested, in words that are the same for all seeds: `data=digits model=cnn2`, or `defaults`."""
+    words = [o for o in differences(config, typed) if o.startswith("experiment=") or not decides(o).folds]
+    return " ".join(words) or "defaults"
+
+
 def leaves(config: DictConfig) -> Iterator[tuple[str, Any]]:
     """Every key with its value, except for values that exist only within a job."""
 

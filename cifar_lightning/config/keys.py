@@ -63,6 +63,7 @@ KEYS: dict[str, Decides] = {
     "data": RESULT,
     "data.root": PLACE,
     "data.verify": PLACE,
+    "data.sealed": replace(STAGE, resume=False),  # who resumes or tests a run can't break its seal
     "data.source": replace(SPEED, named=False),  # both read the same arrays
     "data.num_workers": replace(SPEED, named=False),
     "data.pin_memory": SPEED,

@@ -27,6 +27,11 @@ def check_monitors(config: DictConfig) -> None:
             "trainer.check_val_every_n_epoch=null validates every trainer.val_check_interval batches: give an integer"
         )
     never = why_no_validation(config)
+    for key, monitor in [("optimized_metric", str(config.get("optimized_metric"))), *monitors(config)]:
+        if monitor.startswith("test"):
+            raise UserError(
+                f"{key}={monitor}: nothing is chosen by test data, which would bias its result; try val/acc"
+            )
     for key, monitor in monitors(config):
         if monitor not in METRICS and only_our_metrics(config):
             raise UserError(f"{key}={monitor}: there is no such metric; choose from {', '.join(METRICS)}")

@@ -112,6 +112,7 @@ RULES: dict[str, Rule] = {
     "data.name": choice(*SETS),
     "data.root": TEXT,
     "data.verify": BOOLEAN,
+    "data.sealed": BOOLEAN,
     "data.val_size": optional(COUNT_OR_SHARE),
     "data.labels_file": optional(TEXT),
     "data.labels_key": optional(TEXT),

@@ -10,6 +10,7 @@ from typing import Any
 from cifar_lightning.errors import UserError
 from cifar_lightning.reporting.files import read_csv, read_text, read_yaml
 from cifar_lightning.reporting.html import Block, Picture, picture, pictures, render_page
+from cifar_lightning.reporting.ledger import looks
 from cifar_lightning.reporting.run_files import Run
 from cifar_lightning.reporting.summary import Summary, ordered, summarize
 from cifar_lightning.reporting.tables import (
@@ -86,6 +87,7 @@ def run_sections(run: Run, found: Mapping[str, Picture] | None = None) -> dict[s
     return {
         "Result": [
             ("pair", tested),
+            *(("note", sentence) for sentence in looks([(run.path, metrics)])),
             *figures["learning_curves"],
             *_folded("Every epoch as a table", history_rows(run), "Training history"),
         ],

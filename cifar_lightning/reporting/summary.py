@@ -11,6 +11,7 @@ from typing import Any
 
 from cifar_lightning.errors import UserError
 from cifar_lightning.natural_order import natural
+from cifar_lightning.reporting.ledger import looks
 from cifar_lightning.reporting.run_files import Run, comparable, typed
 from cifar_lightning.reporting.tables import (
     NOTHING,
@@ -111,6 +112,7 @@ def summarize(runs: Sequence[Run], by: Sequence[str] = ()) -> Summary:
     rank = _ranking(settings, rows)
     order = sorted(range(len(rows)), key=lambda i: (str(groups[i][0].metrics.get("data")), rank(i)))
     notes = _notes(kept, len(whole), common, environments)
+    notes += looks((run.path, run.metrics) for run in kept)
     if len(whole) < len(runs):
         notes.append(f"Left out: {len(runs) - len(whole)} trial runs on part of the data (debug, limit_*_batches).")
     return Summary(

@@ -46,8 +46,9 @@ def build_datamodule(config: DictConfig) -> Any:
     """An ImageDataModule, or the user's own LightningDataModule with the same attributes."""
     if is_own(config):
         message = f"data._target_={config.data._target_}: expected a LightningDataModule"
-        return adopted(expect(instantiate(plain(config.data)), L.LightningDataModule, message))
-    settings = {key: value for key, value in plain(config.data).items() if key != "_target_"}
+        own = {key: value for key, value in plain(config.data).items() if key != "sealed"}
+        return adopted(expect(instantiate(own), L.LightningDataModule, message))
+    settings = {key: value for key, value in plain(config.data).items() if key not in ("_target_", "sealed")}
     transforms = []
     for name, transform in config.augmentation.transforms.items():
         try:
@@ -277,5 +278,5 @@ def leave_out_untaken(config: DictConfig) -> None:
         chosen = compose([f"{group}={config.choices[group]}"])[group]
         with open_dict(config):
             for key in chosen:
-                if key in config[group] and key not in (*taken, "_target_"):
+                if key in config[group] and key not in (*taken, "_target_", "sealed"):
                     del config[group][key]

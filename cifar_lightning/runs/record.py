@@ -244,18 +244,21 @@ def _value(config: Any, key: str) -> Any:
     return None if isinstance(config, Mapping) else config
 
 
-def show(metrics: Mapping[str, Any], folder: Path) -> None:
-    """Print the result tables, the files written, and commands to run next."""
+def show(metrics: Mapping[str, Any], folder: Path, notes: Sequence[str] = ()) -> None:
+    """Print the result tables, notes on them, the files written, and commands to run next."""
     console, run = get_console(), str(shown(folder))
     console.print()
     console.print(tables.rich_table(tables.result_rows(metrics), "Result"))
     if "test/acc_per_class" in metrics:
         console.print(tables.rich_table(tables.class_rows(metrics), "Accuracy per class (test)"))
+    for note in notes:
+        say(note)
     say(f"in {run}:")
     say(f"  {', '.join(sorted(path.name for path in folder.iterdir() if path.suffix in ('.json', '.csv')))}, figures/")
     say(f"next:\n  {command('report', run)}")
     if any(folder.glob("checkpoints/*.ckpt")):
-        say(f"  {command('predict', f'ckpt_path={run}', 'index=test:0,1,2')}")
+        split = "test" if "test/acc" in metrics else "train" if metrics.get("val/acc") is None else "val"
+        say(f"  {command('predict', f'ckpt_path={run}', f'index={split}:0,1,2')}")
     words = [word for word in shlex.split(metrics["command"])[3:] if not word.startswith(("seed=", "hydra.run.dir="))]
     if not any(word.startswith(("ckpt_path=", "train=")) for word in words):
         another = f"seed={metrics['seed'] + 1}"

@@ -1,6 +1,7 @@
 """Choose the checkpoint that a run tests, and find its validation metrics."""
 
 import logging
+import math
 from pathlib import Path
 
 import lightning as L
@@ -9,7 +10,9 @@ from omegaconf import DictConfig
 
 from cifar_lightning.checkpoints.read import read_checkpoint
 from cifar_lightning.data.datamodule import ImageDataModule
+from cifar_lightning.data.loader import Split
 from cifar_lightning.errors import UserError
+from cifar_lightning.reporting import ledger
 from cifar_lightning.training.classifier import ImageClassifier
 
 log = logging.getLogger(__name__)
@@ -20,6 +23,34 @@ def check_test_batches(config: DictConfig, datamodule: ImageDataModule) -> None:
     share = config.trainer.limit_test_batches
     if config.test and isinstance(share, float) and 0 < share * len(datamodule.test_dataloader()) < 1:
         raise UserError(f"trainer.limit_test_batches={share} is less than one batch: give a larger share, or a count")
+
+
+def images_to_test(config: DictConfig, datamodule: ImageDataModule) -> int | None:
+    """How many test images a run will look at; None for all of data of the user's own kind.
+
+    A trial of one batch (fast_dev_run) leaves no result and does not count.
+    """
+    if not config.test or config.trainer.fast_dev_run:
+        return 0
+    if not isinstance(datamodule.test, Split):
+        return None
+    images, limit = len(datamodule.test), config.trainer.limit_test_batches
+    if limit is None:
+        return images
+    batches = limit if isinstance(limit, int) else int(limit * math.ceil(images / datamodule.eval_batch_size))
+    return min(images, batches * datamodule.eval_batch_size)
+
+
+def ledger_to_note(config: DictConfig, trainer: L.Trainer, datamodule: ImageDataModule) -> Path | None:
+    """The file where this process notes the run's look at test labels; None if it takes none.
+
+    Raises UserError, before training, if the file can't be written.
+    """
+    if not trainer.is_global_zero or images_to_test(config, datamodule) == 0:
+        return None
+    file = Path(config.paths.log_dir) / ledger.NAME
+    ledger.check_writable(file)
+    return file
 
 
 def best_checkpoint(trainer: L.Trainer) -> str | None:

@@ -1,5 +1,6 @@
 """Run one experiment: build each of its objects once, then fit, test and record."""
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,11 +13,14 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from cifar_lightning.callbacks.interruption import Interruption, StopSignals
+from cifar_lightning.callbacks.trace import Trace
 from cifar_lightning.checkpoints.read import read_checkpoint
-from cifar_lightning.config.compose import group_choices
+from cifar_lightning.config.compose import group_choices, plain
 from cifar_lightning.console import adopt_lightning_loggers, silence
 from cifar_lightning.errors import UserError, first_line
+from cifar_lightning.evaluation.looks import note_look
 from cifar_lightning.reporting.files import write_text
+from cifar_lightning.reporting.ledger import looks
 from cifar_lightning.runs import record
 from cifar_lightning.runs.build import (
     build_callbacks,
@@ -28,22 +32,36 @@ from cifar_lightning.runs.build import (
     build_trainer,
     leave_out_untaken,
 )
-from cifar_lightning.runs.folders import errors_explained, how_to_go_on
+from cifar_lightning.runs.folders import command, errors_explained, how_to_go_on
 from cifar_lightning.runs.memory import keep_freed_memory
 from cifar_lightning.runs.resume import config_to_go_on_with
-from cifar_lightning.runs.tested import best_checkpoint, check_test_batches, validation_metrics
+from cifar_lightning.runs.tested import (
+    best_checkpoint,
+    check_test_batches,
+    images_to_test,
+    ledger_to_note,
+    validation_metrics,
+)
 from cifar_lightning.training.classifier import ImageClassifier
+
+log = logging.getLogger(__name__)
 
 NEEDED_TO_RESUME = {"optimizer_states", "lr_schedulers", "loops"}
 
 
 def run(
-    config: DictConfig, overrides: list[str], *, show: bool = True, callbacks: Sequence[Callback] = ()
+    config: DictConfig,
+    overrides: list[str],
+    *,
+    show: bool = True,
+    callbacks: Sequence[Callback] = (),
+    repeats: Path | None = None,
 ) -> dict[str, Any]:
     """Fit, test the best checkpoint and return what metrics.json holds.
 
     overrides: the command-line overrides, for the record and to see what a resumed run changes.
     show: print the results. callbacks: objects beside those that the config names.
+    repeats: the folder of the run that this one only repeats: without figures, and in the test ledger under its name.
     Raises UserError for what the user can fix, and Interrupted if SIGINT, SIGTERM or SIGHUP ends the run.
     """
     folder = Path(config.paths.output_dir)
@@ -51,10 +69,12 @@ def run(
         prepare_process()
         config = prepare_config(config, overrides)
         rank_zero_only(write_text)(folder / "config.yaml", OmegaConf.to_yaml(config, resolve=True))
-        return fit_and_test(config, overrides, show, [*callbacks, Interruption(signals)])
+        return fit_and_test(config, overrides, show, [*callbacks, Interruption(signals)], repeats)
 
 
-def fit_and_test(config: DictConfig, overrides: list[str], show: bool, more: Sequence[Callback]) -> dict[str, Any]:
+def fit_and_test(
+    config: DictConfig, overrides: list[str], show: bool, more: Sequence[Callback], repeats: Path | None = None
+) -> dict[str, Any]:
     folder, checkpoint = Path(config.paths.output_dir), config.ckpt_path
     step = step_to_resume_from(checkpoint) if config.train and checkpoint else None
 
@@ -67,9 +87,11 @@ def fit_and_test(config: DictConfig, overrides: list[str], show: bool, more: Seq
         module.initialize_from(datamodule.train.images)
     history = build_history(config)
     description = build_description(config, datamodule)
-    callbacks = [history, description, *build_callbacks(config, datamodule), *more]
+    trace = Trace(folder / "losses.csv")
+    callbacks = [history, trace, description, *build_callbacks(config, datamodule), *more]
     trainer = build_trainer(config, callbacks, build_loggers(config, step))
     check_test_batches(config, datamodule)
+    test_ledger = ledger_to_note(config, trainer, datamodule)
 
     if config.train:
         try:
@@ -80,14 +102,20 @@ def fit_and_test(config: DictConfig, overrides: list[str], show: bool, more: Seq
         # On loading a checkpoint, this callback would put back the weights that are trained, not their average.
         trainer.callbacks = [c for c in trainer.callbacks if not isinstance(c, WeightAveraging)]  # type: ignore
     validation = validation_metrics(config, trainer, module, datamodule, checkpoint)
+    look: dict[str, Any] = {}
+    if test_ledger:
+        images, typed = images_to_test(config, datamodule), command(*overrides)
+        look = note_look(test_ledger, plain(config), datamodule, command=typed, run=repeats or folder, images=images)
     if config.test:
         trainer.test(module, datamodule=datamodule, ckpt_path=checkpoint, weights_only=True, verbose=False)
 
     metrics = record.collect(config, overrides, trainer, module, datamodule, history, validation, checkpoint)
+    metrics |= look | trace.record(trainer, module)
     if trainer.is_global_zero and not config.trainer.fast_dev_run:
-        record.write(folder, metrics, record.draw(metrics, history, module, datamodule), config, module, trainer)
+        drawn = {} if repeats else record.draw(metrics, history, module, datamodule)
+        record.write(folder, metrics, drawn, config, module, trainer)
         if show:
-            record.show(metrics, folder)
+            record.show(metrics, folder, looks([(folder, metrics)], test_ledger))
     return metrics
 
 
@@ -107,6 +135,11 @@ def prepare_config(config: DictConfig, overrides: Sequence[str]) -> DictConfig:
         with open_dict(config):
             config.choices = group_choices()
     leave_out_untaken(config)
+    if config.data.get("sealed") and config.test:
+        if not config.train:
+            raise UserError(f"data.sealed=true: test it with evaluate ckpt_path={config.ckpt_path} unseal=REASON")
+        log.info("data.sealed=true: the test set stays closed; evaluate … unseal=REASON opens it")
+        config.test = False
     return config
 
 

@@ -11,6 +11,7 @@ from cifar_lightning.errors import printable
 from cifar_lightning.reporting.files import write_csv, write_text
 from cifar_lightning.reporting.run_files import load_runs
 from cifar_lightning.reporting.summary import Summary, summarize
+from cifar_lightning.reporting.table_files import with_runs
 from cifar_lightning.reporting.tables import Row, markdown_table, rich_table
 from cifar_lightning.runs.folders import shown
 from cifar_lightning.sweeps.state import Unfinished, unfinished
@@ -53,15 +54,18 @@ def markdown(summary: Summary | None, missing: Sequence[Unfinished]) -> str:
     return "\n".join(parts)
 
 
-def write_summary(summary: Summary, text: str, out: Path) -> str:
-    """Write the text to `out`; if that is a folder, also CSV and figures. Returns what was written."""
+def write_summary(summary: Summary, text: str, out: Path, by: Sequence[str] = ()) -> str:
+    """Write the text to `out`; if that is a folder, also CSV and figures. Returns what was written.
+
+    by: what the rows were grouped by, for `verify`.
+    """
     if out.suffix and not out.is_dir():
-        write_text(out, text)
+        write_text(out, with_runs(text, summary, out, by))
         return str(out)
     from cifar_lightning.reporting.comparison_figures import comparison_figures  # imports matplotlib
     from cifar_lightning.reporting.figures import save_figure
 
-    write_text(out / "summary.md", text)
+    write_text(out / "summary.md", with_runs(text, summary, out / "summary.md", by))
     write_csv(out / "summary.csv", summary.csv_rows())
     for name, figure in comparison_figures(summary).items():
         save_figure(figure, out / "figures" / f"{name}.png")

@@ -50,7 +50,9 @@ def run(given: Given) -> int:
 
     parted: list[str] = []
     if names_runs(path):
-        runs, parted = check_figures(path)
+        from cifar_lightning.evaluation.marks import marked  # imports NumPy
+
+        runs, parted = check_figures(path, marked)
         for words in parted:
             say(f"not as its runs say: {words}")
         if not parted:

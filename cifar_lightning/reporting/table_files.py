@@ -3,7 +3,7 @@
 import json
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,9 +38,10 @@ def _is_there(folder: Path) -> bool:
     return (folder / "metrics.json").is_file()
 
 
-def check_figures(file: Path) -> tuple[list[tuple[str, Run]], list[str]]:
+def check_figures(file: Path, marked: Callable[[Summary], Summary]) -> tuple[list[tuple[str, Run]], list[str]]:
     """The first run of each row with the row's name, and what the table says other than its runs do.
 
+    marked: adds the column that says which rows are not worse than the best.
     Raises UserError for a file without such a table.
     """
     text = read(file)
@@ -53,7 +54,7 @@ def check_figures(file: Path) -> tuple[list[tuple[str, Run]], list[str]]:
     if problems:
         raise UserError(problems[0])
     own = {folder.resolve() / "metrics.json" for folder in folders}
-    summary = summarize([run for run in runs if run.path.resolve() in own], record["by"])
+    summary = marked(summarize([run for run in runs if run.path.resolve() in own], record["by"]))
     found, expected = table_in(text), table_in(markdown_table(summary.rows))
     return [(setting.name, setting.runs[0]) for setting in summary.settings], differences(found, expected)
 

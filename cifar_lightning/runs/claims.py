@@ -15,7 +15,7 @@ from cifar_lightning.runs.agreement import Finding
 DEVIATIONS = 3.0
 
 # A file may come from anyone: no class, folder or checkpoint of its choice is used.
-ADMITTED = r"(?!.*(_target_|\$\{)|ckpt_path|trust|paths|hydra|logger|data\.(root|labels_file))\w[\w./]*="
+ADMITTED = r"(?!.*(_target_|\$\{)|ckpt_path|teacher|trust|paths|hydra|logger|data\.(root|labels_file))\w[\w./]*="
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,6 @@ from typing import Any
 
 from cifar_lightning.commands import data as check
 from cifar_lightning.commands.parser import ACCELERATOR, ELSEWHERE, Command, Given, Key, output_path
-from cifar_lightning.config.checks import compose_checked
-from cifar_lightning.config.compose import plain
 from cifar_lightning.console import say
 from cifar_lightning.errors import UserError
 from cifar_lightning.runs.folders import command
@@ -57,7 +55,7 @@ def run(given: Given) -> int:
         raise UserError("embedding_threshold has no effect without ckpt_path=RUN")
     threshold, embedded = (share(name, given[name]) for name in ("threshold", "embedding_threshold"))
     words = [word for word in given["typed"] if word.partition("=")[0] in OF_DATA]
-    config = plain(compose_checked([*check.overrides(words), "data.val_size=0"]).data)
+    config = check.keys_of_data([*words, "data.val_size=0"])
     return near_duplicates(given, config, threshold, embedded, output_folder(given["output"], "near_duplicates"))
 
 
@@ -72,7 +70,7 @@ def near_duplicates(given: Given, config: dict[str, Any], threshold: float, embe
     from cifar_lightning.reporting.audit_pages import pair_rows
 
     classifier = given["ckpt_path"] and trained_on(given, config["name"])
-    data = ImageDataModule(**{key: value for key, value in config.items() if key != "_target_"})
+    data = ImageDataModule(**config)
     data.setup()
     images = torch.cat([data.train.images, data.test.images])
     n = len(images)

@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
+from cifar_lightning.commands.data import keys_of_data
 from cifar_lightning.commands.parser import Command, Given, Key, output_path
-from cifar_lightning.config.checks import compose_checked
-from cifar_lightning.config.compose import plain, quoted
 from cifar_lightning.console import say
 from cifar_lightning.data.sets import SETS
 from cifar_lightning.errors import UserError, printable
@@ -85,9 +84,8 @@ def chosen_data(name: str, root: str | None) -> Any:
     """The data set of `data=`, set up."""
     from cifar_lightning.data.datamodule import ImageDataModule  # imports torch
 
-    words = [f"data={name}", *([f"data.root={quoted(root)}"] if root else [])]
-    config = plain(compose_checked(words).data)
-    data = ImageDataModule(**{key: value for key, value in config.items() if key != "_target_"} | {"batch_size": 1})
+    words = [f"data={name}", *([f"data.root={root}"] if root else [])]
+    data = ImageDataModule(**keys_of_data(words) | {"batch_size": 1})
     data.setup()
     return data
 

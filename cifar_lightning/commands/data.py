@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from typing import Any
 
 from cifar_lightning.commands.parser import Command, Given, Key
 from cifar_lightning.config.checks import compose_checked
@@ -52,7 +53,7 @@ COMMAND = Command(
 
 
 def run(given: Given) -> int:
-    config = plain(compose_checked(overrides(given["typed"])).data)
+    config = keys_of_data(given["typed"])
     fetch(config["name"], config.get("root", "data"), config.get("verify", True))
 
     # Imports torch, which takes seconds: not needed for help and mistakes.
@@ -67,7 +68,7 @@ def run(given: Given) -> int:
     )
     from cifar_lightning.data.datamodule import ImageDataModule
 
-    data = ImageDataModule(**{key: value for key, value in config.items() if key != "_target_"} | {"batch_size": 1})
+    data = ImageDataModule(**config | {"batch_size": 1})
     data.setup()
     show_checksums(data)
     show_classes(data)
@@ -81,6 +82,12 @@ def run(given: Given) -> int:
         raise UserError(f"the split leaks: {leaked:,} images are in training and in validation")
     say("\nleaks of the split: none (no image is in two splits)")
     return 0
+
+
+def keys_of_data(typed: Sequence[str]) -> dict[str, Any]:
+    """What an ImageDataModule is built with, by these words."""
+    config = plain(compose_checked(overrides(typed)).data)
+    return {key: value for key, value in config.items() if key not in ("_target_", "sealed")}
 
 
 def overrides(typed: Sequence[str]) -> list[str]:

@@ -148,6 +148,9 @@ RULES: dict[str, Rule] = {
     "optimizer.weight_decay": not_negative(),
     "optimizer.momentum": not_negative(),
     "optimizer.decay_norms_and_biases": BOOLEAN,
+    "optimizer.layer_decay": optional(
+        Rule(lambda v: type(v) in (int, float) and 0 < v <= 1, "a share of the next layer's learning rate, above 0")
+    ),
     "optimizer.sam_rho": optional(positive()),
     "optimizer.sam_adaptive": BOOLEAN,
     "optimizer.ns_steps": integer(1),

@@ -10,8 +10,10 @@ import torchvision.models
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
+from torchvision.models.vision_transformer import Encoder
 
 from cifar_lightning.errors import UserError
+from cifar_lightning.models.layers import Layers, in_order
 from cifar_lightning.models.torchvision_families import FAMILIES, Family, family_of
 from cifar_lightning.models.torchvision_weights import load_pretrained
 
@@ -75,6 +77,20 @@ class TorchvisionClassifier(nn.Module):
     def compile(self, *args: Any, **kwargs: Any) -> None:
         # Not this module's __call__, as training calls weighted_heads.
         self.network.compile(*args, **kwargs)
+
+    def layers(self) -> Layers:
+        parts: list[nn.Module] = []
+        auxiliary: list[nn.Parameter] = []
+        for name, child in self.network.named_children():
+            if "aux" in name.lower():  # heads, too
+                auxiliary += child.parameters()
+            else:
+                parts += child.children() if isinstance(child, Encoder) else [child]
+        layers = in_order(*parts)
+        listed = {id(parameter) for layer in layers for parameter in layer} | set(map(id, auxiliary))
+        layers[0] += [parameter for parameter in self.parameters() if id(parameter) not in listed]  # tokens, positions
+        layers[-1] += auxiliary
+        return layers
 
     def forward(self, images: Tensor) -> Tensor:
         return self.weighted_heads(images)[0][1]

@@ -103,7 +103,15 @@ def _load(path: Path) -> Run:
     strings = isinstance(overrides, list) and all(isinstance(override, str) for override in overrides)
     if not strings or not {"test/acc", "val/acc"} & set(metrics):
         raise ValueError("not the result of a run (overrides, or both test/acc and val/acc are missing)")
-    for key in ("test/acc", "val/acc", "parameters", "published_test_acc", "train_seconds", "images_per_second", "operations"):
+    for key in (
+        "test/acc",
+        "val/acc",
+        "parameters",
+        "published_test_acc",
+        "train_seconds",
+        "images_per_second",
+        "operations",
+    ):
         value = metrics.get(key)
         if not isinstance(value, int | float | None) or (key.endswith("/acc") and value and not 0 <= value <= 1):
             raise ValueError(f"{key} = {value!r} is not {'a fraction' if key.endswith('/acc') else 'a number'}")

@@ -71,7 +71,9 @@ class Summary:
             }
             for key in ("val/acc", "test/acc", "train_seconds"):
                 row[key], row[f"{key} std"] = mean_and_std(setting.values(key))
-            row |= {key: mean_and_std(setting.values(key))[0] for key in ("images_per_second", "operations", "parameters")}
+            row |= {
+                key: mean_and_std(setting.values(key))[0] for key in ("images_per_second", "operations", "parameters")
+            }
             rows.append(row)
         return rows
 

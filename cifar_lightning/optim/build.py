@@ -26,8 +26,9 @@ def build_optimizer(network: nn.Module, optimizer: Mapping[str, Any], *, allow_f
     """The optimizer `optimizer["_target_"]` over the trainable parameters.
 
     The other keys are arguments of the class, except `decay_norms_and_biases` and `groups` (see `parameter_groups`),
-    `layer_decay` (see layer_decay.py), `name`, which is part of `_target_`, and `sam_*` (see sam.py). Uses a fused kernel where class and device have one,
-    unless `fused` is given; `allow_fused=False` is for callers that need unscaled gradients before the step.
+    `layer_decay` (see layer_decay.py), `name`, which is part of `_target_`, and `sam_*` (see sam.py). Uses a fused
+    kernel where class and device have one, unless `fused` is given; `allow_fused=False` is for callers that need
+    unscaled gradients before the step.
     Raises UserError for bad arguments.
     """
     if why := REFUSED.get(optimizer["_target_"]):

@@ -1,6 +1,6 @@
 """Layer-wise learning rates: the last layer has the whole one, each layer before it a fixed share of the next one's.
 
-As for fine-tuning BERT (K. Clark et al., "ELECTRA", 2020, arXiv 2003.10555, appendix) and BEiT (H. Bao et al., 2021, arXiv
+As for fine-tuning ELECTRA (K. Clark et al., 2020, arXiv 2003.10555, appendix) and BEiT (H. Bao et al., 2021, arXiv
 2106.08254): the layers near the images, whose features are the most general, change the least.
 """
 

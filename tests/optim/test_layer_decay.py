@@ -53,7 +53,7 @@ def test_layers_are_in_the_order_in_which_they_run(name):
     theirs = name not in MODELS
     network = TorchvisionClassifier(name=name.split()[0]) if theirs else build(name, **NARROW.get(name, {}))
     layers = network.layers()
-    assert sorted(map(id, sum(layers, []))) == sorted(map(id, network.parameters()))
+    assert sorted(id(p) for layer in layers for p in layer) == sorted(map(id, network.parameters()))
     layer_of = {id(p): n for n, layer in enumerate(layers) for p in layer}
     ran = []
     for module in network.modules():

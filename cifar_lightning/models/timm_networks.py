@@ -132,8 +132,8 @@ def _read(path: Path) -> dict[str, Any]:
         raise UserError(f"model.pretrained={path}: there is no such file; give one with weights of timm's network")
     try:
         state = load_state_dict(str(path), weights_only=True)
-        if not all(isinstance(tensor, Tensor) for tensor in state.values()):
-            raise ValueError("not a dictionary of tensors")
+        if not state or not all(isinstance(tensor, Tensor) for tensor in state.values()):
+            raise ValueError("no dictionary of tensors")
         return dict(state)
     except Exception as error:  # whatever a foreign file makes of torch, pickle or safetensors
         raise UserError(f"model.pretrained={path} is not a file of weights ({first_line(error)[:120]})") from error

@@ -3,12 +3,14 @@
 import re
 import sys
 from collections.abc import Sequence
+from importlib.util import find_spec
 from typing import Any
 
 from cifar_lightning.commands.parser import Command, Given, Key
 from cifar_lightning.config.compose import compose, conf_dir, instantiate, plain
 from cifar_lightning.config.hints import choices
 from cifar_lightning.errors import UserError, nearest
+from cifar_lightning.models import timm_networks
 from cifar_lightning.models.torchvision_families import NAMES, family_of
 from cifar_lightning.reporting.tables import Row, number, rich_table
 
@@ -18,13 +20,15 @@ COMMAND = Command(
     "List every model (model=NAME) with its parameters and the multiply-adds of one 32 px image.\n"
     "Nothing is trained or downloaded.",
     keys={
-        "name": Key("a model, or a classifier of torchvision; more than one may be given"),
+        "name": Key("a model, or a classifier of torchvision or timm; more than one may be given"),
         "all": Key("list torchvision's classifiers, too", "false", ("true", "false")),
+        "timm": Key("list timm's networks with this word in their names"),
     },
     examples={
         "": "every file of conf/model",
         "resnet18 wide_resnet": "only these",
         "all=true": "the classifiers of torchvision, too (model=torchvision model.name=NAME)",
+        "timm=vit_tiny": "those of timm with this in their names (model=timm model.name=NAME)",
     },
     usage="[NAME ...] [key=value ...]",
     bare="name",
@@ -35,17 +39,40 @@ COMMAND = Command(
 def run(given: Given) -> int:
     from rich.console import Console
 
-    ours = choices("model")
-    known = list(dict.fromkeys([*ours, *NAMES]))
-    for name in given["name"]:
-        if name not in known:
-            near = nearest(name, known)
-            listing = ". `python -m cifar_lightning models all=true` lists all"  # rather than a hundred names here
-            raise UserError(f"{name}: there is no such model{near if near.startswith(';') else listing}")
-    names = [*(given["name"] or ours), *(NAMES if given["all"] == "true" else ())]
-    rows = [own_row(name) if name in ours else torchvision_row(name) for name in dict.fromkeys(names)]
+    ours, word = choices("model"), given["timm"]
+    rows = [row_of(name, ours) for name in dict.fromkeys(given["name"])]
+    if not given["name"] and not word:
+        rows += [own_row(name) for name in ours]
+    if given["all"] == "true":
+        rows += [torchvision_row(name) for name in NAMES]
+    if word:
+        names = [name for name in timm_networks.architectures() if word in name]
+        if not names:
+            raise UserError(f"timm={word}: no network of timm has this in its name{near_timm(word)}")
+        rows += [timm_row(name) for name in names]
     Console(width=None if sys.stdout.isatty() else 140, highlight=False).print(rich_table(rows))
     return 0
+
+
+def row_of(name: str, ours: Sequence[str]) -> Row:
+    """The row of a model, else of torchvision's, else of timm's classifier. Raises UserError for an unknown name."""
+    if name in ours:
+        return own_row(name)
+    if name in NAMES:
+        return torchvision_row(name)
+    known = [*ours, *NAMES]
+    if find_spec("timm") is not None:
+        if name.partition(".")[0] in timm_networks.architectures():
+            return timm_row(name)
+        known += timm_networks.architectures()
+    near = nearest(name, known)
+    listing = ". `python -m cifar_lightning models all=true` lists all"  # rather than a hundred names here
+    raise UserError(f"{name}: there is no such model{near if near.startswith(';') else listing}")
+
+
+def near_timm(word: str) -> str:
+    near = nearest(word, timm_networks.architectures())
+    return near if near.startswith(";") else ""
 
 
 def own_row(name: str) -> Row:
@@ -59,6 +86,32 @@ def torchvision_row(name: str) -> Row:
     model = compose(["model=torchvision", f"model.name={name}", *override]).model
     note = f"torchvision, image enlarged to {family.made_for} px: it can't take {PIXELS}" if enlarged else "torchvision"
     return row(name, model, note)
+
+
+def timm_row(name: str) -> Row:
+    """With the size of the images and the normalization that its weights expect."""
+    import timm
+
+    timm_networks.check_name(name)
+    cfg, note = timm.get_pretrained_cfg(name), "timm, without weights"
+    if cfg.has_weights:
+        note = f"timm; weights: {cfg.tag}, {cfg.input_size[-1]} px, {normalized_by(cfg.mean)}"
+    size = cfg.input_size[-1]
+    for override in ([], [f"model.image_size={size}"]):
+        model = compose(["model=timm", f"model.name={name}", *override]).model
+        try:
+            return row(name, model, note + (f"; enlarged to {size} px: it can't take {PIXELS}" if override else ""))
+        except (RuntimeError, AssertionError, UserError):
+            continue
+    return {"model": name, "parameters": "-", "multiply-adds": "-", "what": "timm, no classifier of images"}
+
+
+def normalized_by(mean: tuple[float, ...]) -> str:
+    """The choice of data.normalize for weights whose images were normalized with this mean, as timm states it."""
+    from cifar_lightning.data.normalize import IMAGENET_MEAN
+
+    known = {IMAGENET_MEAN: "imagenet", (0.5, 0.5, 0.5): "half", (0.0, 0.0, 0.0): "none"}
+    return f"data.normalize={known[mean]}" if mean in known else f"mean {mean}, near data.normalize=imagenet"
 
 
 def row(name: str, model: Any, note: str) -> Row:

@@ -25,7 +25,7 @@ from cifar_lightning.config.rules import RULES
 from cifar_lightning.config.signatures import parameter_choices
 from cifar_lightning.data.sets import SETS
 from cifar_lightning.errors import UserError, first_line, nearest
-from cifar_lightning.models.torchvision_families import NAMES
+from cifar_lightning.models.torchvision_families import family_of
 
 ODD = (HydraException, OmegaConfBaseException, YAMLError, ValueError, TypeError, LookupError, RecursionError)
 # Groups whose keys are those of whatever their `_target_` names.
@@ -177,8 +177,9 @@ def check_values(config: DictConfig, overrides: Sequence[Override]) -> None:
         except OmegaConfBaseException as error:
             raise UserError(f"{key}: {first_line(error)}") from None
         if not rule.allows(value):
-            near = nearest(value, NAMES) if key == "model.name" and isinstance(value, str) else ""
-            raise UserError(f"{key}={value}: must be {rule.words}{near}")
+            raise UserError(f"{key}={value}: must be {rule.words}")
+    if str(config.model._target_).endswith(".TorchvisionClassifier"):
+        family_of(config.model.name)
     check_choices(config)
     if not config.train and not config.test:
         raise UserError("train=false test=false leaves nothing to do: set one of them to true")
@@ -194,7 +195,7 @@ def check_values(config: DictConfig, overrides: Sequence[Override]) -> None:
         ):  # an experiment's settings for a callback that was not chosen
             raise UserError(f"callbacks.{name} has settings but no _target_: remove it with callbacks.{name}=null")
     if "activation" not in config.model and any(o.key_or_group.startswith("activation") for o in overrides):
-        raise UserError("activation: torchvision's networks have their own; omit it, or choose another model")
+        raise UserError("activation: networks of torchvision and timm have their own; omit it, or choose another model")
 
 
 def check_choices(config: DictConfig) -> None:

@@ -32,7 +32,10 @@ PROCESSES = replace(SPEED, folds=False, compared=True)
 STAGE = replace(RESULT, resume=True, folds=True, searched=False)
 
 # Keys whose values are paths, as a regular expression.
-PATHS = r"ckpt_path|teacher\.ckpt_path|data\.root|data\.labels_file|paths\.\w+|hydra\.run\.dir|hydra\.sweep\.dir"
+PATHS = (
+    r"ckpt_path|teacher\.ckpt_path|data\.root|data\.labels_file|paths\.\w+|hydra\.run\.dir|hydra\.sweep\.dir"
+    r"|model\.pretrained(?!=(?:true|false)$)"
+)
 # A key covers all keys below it without an entry of their own; `group=choice` is one choice of a group.
 KEYS: dict[str, Decides] = {
     "task_name": PLACE,

@@ -12,7 +12,6 @@ from typing import Any
 from cifar_lightning.config.methods import is_size_schedule
 from cifar_lightning.config.signatures import choices_of
 from cifar_lightning.data.sets import SETS
-from cifar_lightning.models.torchvision_families import NAMES
 
 
 @dataclass(frozen=True)
@@ -139,16 +138,19 @@ RULES: dict[str, Rule] = {
         lambda v: type(v) is list and v != [] and all(type(n) is int and n > 0 for n in v),
         "a list of integers of at least 1, such as [32,64]",
     ),
-    "model.name": Rule(lambda v: v in NAMES, "a classifier of torchvision"),
+    "model.name": TEXT,
     "model.logit_scale": optional(positive()),
     "model.image_size": optional(Rule(lambda v: type(v) is int and 1 <= v <= 1024, "an integer from 1 to 1024")),
     "model.layer_scale": optional(positive()),
-    "model.pretrained": BOOLEAN,
+    "model.pretrained": Rule(lambda v: type(v) in (bool, str) and v != "", "true, false, or a file of weights"),
     "model.stochastic_depth": below_1(),
     "optimizer.lr": positive(),
     "optimizer.weight_decay": not_negative(),
     "optimizer.momentum": not_negative(),
     "optimizer.decay_norms_and_biases": BOOLEAN,
+    "optimizer.layer_decay": optional(
+        Rule(lambda v: type(v) in (int, float) and 0 < v <= 1, "a share of the next layer's learning rate, above 0")
+    ),
     "optimizer.sam_rho": optional(positive()),
     "optimizer.sam_adaptive": BOOLEAN,
     "optimizer.ns_steps": integer(1),

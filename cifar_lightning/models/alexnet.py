@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from cifar_lightning.errors import UserError
 from cifar_lightning.models.initialization import Init, initialize
+from cifar_lightning.models.layers import Layers, in_order
 
 
 class AlexNet(nn.Module):
@@ -57,6 +58,9 @@ class AlexNet(nn.Module):
             nn.Linear(512, num_classes),
         )
         initialize(self, init)
+
+    def layers(self) -> Layers:
+        return in_order(self.features, self.classifier)
 
     def forward(self, images: Tensor) -> Tensor:
         return self.classifier(self.features(images))

@@ -12,6 +12,7 @@ from torchvision.ops import StochasticDepth
 
 from cifar_lightning.errors import UserError
 from cifar_lightning.models.initialization import Init, initialize
+from cifar_lightning.models.layers import Layers, in_order
 from cifar_lightning.models.patches import check_patch
 from cifar_lightning.models.stochastic_depth import stochastic_depths
 
@@ -49,6 +50,9 @@ class ConvMixer(nn.Module):
         self.mixers = nn.Sequential(*(Mixer(width, kernel, one, activation) for one in depths))
         self.head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(width, num_classes))
         initialize(self, init)
+
+    def layers(self) -> Layers:
+        return in_order(self.stem, self.mixers, self.head)
 
     def forward(self, images: Tensor) -> Tensor:
         return self.head(self.mixers(self.stem(images)))

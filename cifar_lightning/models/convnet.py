@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from cifar_lightning.errors import UserError
 from cifar_lightning.models.initialization import Init, initialize
+from cifar_lightning.models.layers import Layers, in_order
 
 # Monotonic activations commute with max pooling. After pooling by 2 they process a quarter of the values, which saves a
 # tenth of a step of lenet3 on a CPU.
@@ -77,6 +78,9 @@ class ConvNet(nn.Module):
             width = out
         self.classifier = nn.Sequential(*classifier, nn.Linear(width, num_classes))
         initialize(self, init)
+
+    def layers(self) -> Layers:
+        return in_order(self.features, self.classifier)
 
     def forward(self, images: Tensor) -> Tensor:
         return self.classifier(self.features(images))

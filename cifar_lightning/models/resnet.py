@@ -18,6 +18,7 @@ from torchvision.ops import StochasticDepth
 
 from cifar_lightning.errors import UserError
 from cifar_lightning.models.initialization import Init, initialize
+from cifar_lightning.models.layers import Layers, in_order
 from cifar_lightning.models.stochastic_depth import stochastic_depths
 
 Block = Literal["basic", "bottleneck", "preact", "preact_bottleneck"]
@@ -72,6 +73,9 @@ class ResNet(nn.Module):
         self.blocks = nn.Sequential(*layers, *([nn.BatchNorm2d(width), activation()] if preact else []))
         self.head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(width, num_classes))
         initialize(self, init)
+
+    def layers(self) -> Layers:
+        return in_order(self.stem, self.blocks, self.head)
 
     def forward(self, images: Tensor) -> Tensor:
         return self.head(self.blocks(self.stem(images)))

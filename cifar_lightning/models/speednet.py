@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.functional import conv2d
 
 from cifar_lightning.models.initialization import Init, initialize
+from cifar_lightning.models.layers import Layers, in_order
 from cifar_lightning.models.whitening import whitening_filters
 
 SILENT = 1e-2  # responses have a standard deviation of 1, or less where the patches vary little
@@ -68,6 +69,9 @@ class SpeedNet(nn.Module):
             self.whitening.weight.copy_(whitening_filters(images))
             responses = conv2d(images[:500], self.whitening.weight)
             self.whitening.bias[responses.abs().amax((0, 2, 3)) < SILENT] = 0.0  # type: ignore[index]
+
+    def layers(self) -> Layers:
+        return in_order(self.whitening, self.groups, self.head)
 
     def forward(self, images: Tensor) -> Tensor:
         features = self.pool(self.groups(self.activation(self._whitened(images))))

@@ -4,14 +4,17 @@ The networks, their papers and their results on ImageNet: pytorch.org/vision/sta
 70.31 % on CIFAR-10 for `resnet18` with its ImageNet stem after 3 epochs.
 """
 
+from pathlib import Path
 from typing import Any, Literal
 
 import torchvision.models
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.nn.modules.batchnorm import _BatchNorm
+from torchvision.models.vision_transformer import Encoder
 
 from cifar_lightning.errors import UserError
+from cifar_lightning.models.freezing import Freeze, freeze_all_but, keep_frozen_statistics
+from cifar_lightning.models.layers import Layers, in_order
 from cifar_lightning.models.torchvision_families import FAMILIES, Family, family_of
 from cifar_lightning.models.torchvision_weights import load_pretrained
 
@@ -20,9 +23,9 @@ class TorchvisionClassifier(nn.Module):
     """The network `name` with `num_classes` outputs, on images resized to `image_size` if given.
 
     `stem="cifar"` makes the first convolution 3x3 with stride 1 and removes the pooling after it. `pretrained` loads
-    torchvision's ImageNet weights, except for the head and a first convolution of another shape. `freeze` trains only
-    the head ("all_but_head"), or also the last stage ("all_but_last_stage"), and layers without pretrained weights;
-    frozen batch norms keep their statistics. `dropout` replaces the network's own probabilities.
+    torchvision's ImageNet weights, or those in a file, except for the head and a first convolution of another shape.
+    `freeze` trains only the head ("all_but_head"), or also the last stage ("all_but_last_stage"), and layers without
+    pretrained weights; frozen batch norms keep their statistics. `dropout` replaces the network's own probabilities.
 
     Shapes: images [N, 3 or 1, H, W]; logits [N, num_classes].
     """
@@ -33,8 +36,8 @@ class TorchvisionClassifier(nn.Module):
         name: str,
         stem: Literal["imagenet", "cifar"] = "imagenet",
         image_size: int | None = None,
-        pretrained: bool = False,
-        freeze: Literal["none", "all_but_head", "all_but_last_stage"] = "none",
+        pretrained: bool | str = False,
+        freeze: Freeze = "none",
         dropout: float | None = None,
         num_classes: int = 10,
         input_size: int = 32,
@@ -58,23 +61,34 @@ class TorchvisionClassifier(nn.Module):
         if dropout is not None:
             _set_dropout(self.network, name, dropout)
         if pretrained:
-            load_pretrained(self.network, name, family, untrained)
+            file = Path(pretrained).expanduser() if isinstance(pretrained, str) else None
+            load_pretrained(self.network, name, family, untrained, file)
         if freeze != "none":
             trained = untrained + (_last_stage(self.network, family) if freeze == "all_but_last_stage" else [])
-            self.requires_grad_(False)
-            for module in trained:
-                module.requires_grad_(True)
+            freeze_all_but([parameter for module in trained for parameter in module.parameters()], self)
 
     def train(self, mode: bool = True) -> "TorchvisionClassifier":
         super().train(mode)
-        for module in self.modules():
-            if isinstance(module, _BatchNorm) and not any(p.requires_grad for p in module.parameters()):
-                module.eval()
+        keep_frozen_statistics(self)
         return self
 
     def compile(self, *args: Any, **kwargs: Any) -> None:
         # Not this module's __call__, as training calls weighted_heads.
         self.network.compile(*args, **kwargs)
+
+    def layers(self) -> Layers:
+        parts: list[nn.Module] = []
+        auxiliary: list[nn.Parameter] = []
+        for name, child in self.network.named_children():
+            if "aux" in name.lower():  # heads, too
+                auxiliary += child.parameters()
+            else:
+                parts += child.children() if isinstance(child, Encoder) else [child]
+        layers = in_order(*parts)
+        listed = {id(parameter) for layer in layers for parameter in layer} | set(map(id, auxiliary))
+        layers[0] += [parameter for parameter in self.parameters() if id(parameter) not in listed]  # tokens, positions
+        layers[-1] += auxiliary
+        return layers
 
     def forward(self, images: Tensor) -> Tensor:
         return self.weighted_heads(images)[0][1]

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from cifar_lightning.errors import UserError
 from cifar_lightning.models.initialization import Init, initialize
+from cifar_lightning.models.layers import Layers, in_order
 
 Depth = Literal[11, 13, 16, 19]
 CONVOLUTIONS: dict[Depth, tuple[int, ...]] = {  # in each stage; the depth also counts the paper's three linear layers
@@ -59,6 +60,9 @@ class VGG(nn.Module):
             nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(dropout), nn.Linear(width, num_classes)
         )
         initialize(self, init)
+
+    def layers(self) -> Layers:
+        return in_order(self.features, self.head)
 
     def forward(self, images: Tensor) -> Tensor:
         return self.head(self.features(images))

@@ -20,6 +20,7 @@ from torchvision.ops import StochasticDepth
 
 from cifar_lightning.errors import UserError
 from cifar_lightning.models.initialization import Init, initialize
+from cifar_lightning.models.layers import Layers
 from cifar_lightning.models.patches import check_patch
 from cifar_lightning.models.stochastic_depth import stochastic_depths
 
@@ -71,6 +72,12 @@ class VisionTransformer(nn.Module):
         self.norm = nn.LayerNorm(width)
         self.head = nn.Linear(width, num_classes)
         initialize(self, init)
+
+    def layers(self) -> Layers:
+        branches = [list(branch.parameters()) for branch in self.encoder]
+        pairs = [attention + linear for attention, linear in zip(branches[::2], branches[1::2], strict=True)]
+        pairs[-1] += self.norm.parameters()
+        return [[*self.patches.parameters(), self.positions], *pairs, list(self.head.parameters())]
 
     def forward(self, images: Tensor) -> Tensor:
         tokens = self.encoder(self.patches(images) + self.positions)

@@ -12,6 +12,7 @@ from torchvision.ops import StochasticDepth
 
 from cifar_lightning.errors import UserError
 from cifar_lightning.models.initialization import Init, initialize
+from cifar_lightning.models.layers import Layers, in_order
 from cifar_lightning.models.stochastic_depth import stochastic_depths
 
 
@@ -53,6 +54,9 @@ class WideResNet(nn.Module):
         self.features = nn.Sequential(*layers, nn.BatchNorm2d(width), activation())
         self.head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(width, num_classes))
         initialize(self, init)
+
+    def layers(self) -> Layers:
+        return in_order(self.features, self.head)
 
     def forward(self, images: Tensor) -> Tensor:
         return self.head(self.features(images))

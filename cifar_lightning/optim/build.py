@@ -9,9 +9,9 @@ from torch.optim import Optimizer
 
 from cifar_lightning.config.compose import instantiate
 from cifar_lightning.errors import UserError
-from cifar_lightning.optim import extra
+from cifar_lightning.optim import extra, layer_decay
 
-OURS = ("decay_norms_and_biases", "groups", "name", "sam_rho", "sam_adaptive")
+OURS = ("decay_norms_and_biases", "groups", "layer_decay", "name", "sam_rho", "sam_adaptive")
 # Flatten gradients with view, which channels_last weights do not allow.
 FLATTENING = (".LBFGS", *(f"{extra.PACKAGE}.{name}" for name in ("AdamP", "Nero", "SGDP", "SWATS")))
 # Classes of torch.optim that can't train these networks; torch reports it late or without an alternative.
@@ -26,8 +26,9 @@ def build_optimizer(network: nn.Module, optimizer: Mapping[str, Any], *, allow_f
     """The optimizer `optimizer["_target_"]` over the trainable parameters.
 
     The other keys are arguments of the class, except `decay_norms_and_biases` and `groups` (see `parameter_groups`),
-    `name`, which is part of `_target_`, and `sam_*` (see sam.py). Uses a fused kernel where class and device have one,
-    unless `fused` is given; `allow_fused=False` is for callers that need unscaled gradients before the step.
+    `layer_decay` (see layer_decay.py), `name`, which is part of `_target_`, and `sam_*` (see sam.py). Uses a fused
+    kernel where class and device have one, unless `fused` is given; `allow_fused=False` is for callers that need
+    unscaled gradients before the step.
     Raises UserError for bad arguments.
     """
     if why := REFUSED.get(optimizer["_target_"]):
@@ -42,6 +43,8 @@ def build_optimizer(network: nn.Module, optimizer: Mapping[str, Any], *, allow_f
     accepted = inspect.signature(factory.func).parameters
     one_group = optimizer.get("decay_norms_and_biases", True) or "weight_decay" not in accepted
     groups = parameter_groups(network, decay_norms_and_biases=one_group, own=optimizer.get("groups") or {})
+    if (decay := optimizer.get("layer_decay")) is not None:
+        groups = layer_decay.divided(groups, layer_decay.layers_of(network, decay), decay)
     chosen = any(keys.get(key) is not None for key in ("fused", "foreach", "differentiable"))
     if allow_fused and not chosen and "fused" in accepted and _on_fused_devices(groups):
         factory.keywords["fused"] = True
@@ -49,6 +52,7 @@ def build_optimizer(network: nn.Module, optimizer: Mapping[str, Any], *, allow_f
         built: Optimizer = factory(groups)
     except (TypeError, ValueError) as error:
         raise UserError(f"optimizer ({optimizer['_target_']}): {error}") from error
+    layer_decay.scale_rates(built)
     known = [*built.defaults, "epochs"]
     for key, settings in (optimizer.get("groups") or {}).items():
         for name in settings:

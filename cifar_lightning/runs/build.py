@@ -102,7 +102,9 @@ def build_module(config: DictConfig, datamodule: ImageDataModule) -> L.Lightning
     weight, classes = getattr(loss, "weight", None), len(datamodule.class_names)
     if isinstance(weight, Tensor) and weight.shape != (classes,):
         raise UserError(f"loss.weight: give a number for each of the {classes} classes, got {len(weight)}")
-    network = expect(instantiate(model), nn.Module, message)
+    # A checkpoint has all weights: those for ImageNet may have been moved, or can't be downloaded here.
+    loaded = {"pretrained": False} if config.ckpt_path is not None and model.get("pretrained") else {}
+    network = expect(instantiate({**model, **loaded}), nn.Module, message)
     check_sizes(network, datamodule)
     arguments = {
         "network": network,

@@ -29,8 +29,9 @@ NARROW = {
     "convmixer": ["model.width=32", "model.depth=2"],
     "vit": ["model.width=48", "model.depth=2", "model.heads=4"],
     "torchvision": ["model.name=squeezenet1_1"],
+    "timm": ["model.name=test_vit"],
 }
-KINDS = {"cnn4_bn", "resnet", "speednet", "torchvision", "vit"}  # in the fast tests; the others add no operator
+KINDS = {"cnn4_bn", "resnet", "speednet", "timm", "torchvision", "vit"}  # in the fast tests; the others add no operator
 SLOW = {name: pytest.mark.slow for name in MODELS if name not in KINDS}
 ZOO = {
     "resnet18": [],
@@ -96,7 +97,8 @@ def check(exported, tmp_path, name, overrides, format):
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=() if name in ("cnn2", "resnet") else pytest.mark.slow) for name in MODELS]
+    "name",
+    [pytest.param(name, marks=() if name in ("cnn2", "resnet", "timm") else pytest.mark.slow) for name in MODELS],
 )
 def test_every_model_exports_to_onnx(exported, tmp_path, name):
     check(exported, tmp_path, name, NARROW.get(name, []), "onnx")

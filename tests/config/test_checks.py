@@ -35,7 +35,7 @@ from cifar_lightning.errors import UserError
         (["model=cnn2", "model.channels=abc"], "model.channels=abc: must be a list"),
         (["model=cnn2", "model.batch_norm=3"], "model.batch_norm=3: must be true or false"),
         (["model=torchvision", "model.name=resnet81"], "model.name=resnet81: .*did you mean resnet18?"),
-        (["model=torchvision", "activation=tanh"], "activation: torchvision's networks have their own"),
+        (["model=torchvision", "activation=tanh"], "activation: networks of torchvision and timm have"),
         (["augmentation.pipeline=gpu"], "augmentation.pipeline=gpu: must be one of device, worker"),
         (["augmentation.transforms.crop.mode=edge"], "crop.mode=edge: must be one of reflect, zeros"),
         (["augmentation=affine_jitter", "augmentation.transforms.affine.interpolation=cubic"], "nearest, bilinear"),

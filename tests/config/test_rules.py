@@ -11,6 +11,7 @@ def test_every_rule_is_about_a_key_that_some_choice_has():
         "scheduler=wsd",
         "scheduler=cosine_restarts",
         "model=torchvision",
+        "model=timm",
         "model=cnn2",
         "model=speednet",
         "model=vit",

@@ -44,6 +44,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "validation by steps": {"val_check_interval": 3, "check_val_every_n_epoch": None},
     "no validation": {"limit_val_batches": 0},
     "momentum": {"optimizer": SGD},
+    "layer decay": {"optimizer": {**SGD, "layer_decay": 0.5}, "scheduler": {"_target_": SCHEDULES + "cosine"}},
     "sam": {"optimizer": {**SGD, "sam_rho": 0.1}},
     "muon": {"optimizer": {"_target_": "cifar_lightning.optim.muon.Muon", "lr": 0.02}},
 }

@@ -33,6 +33,7 @@ from cifar_lightning.runs.build import fitted
         ("wide_resnet", 36_479_194),
         ("speednet", 1_972_792),
         ("torchvision", 11_181_642),
+        ("timm", 11_181_642),
     ],
 )
 def test_parameter_count(name, count):

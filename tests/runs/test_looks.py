@@ -69,7 +69,7 @@ def test_only_a_look_at_test_labels_counts(command, run):
 def test_from_python_a_look_is_noted_too(command):
     result = api.train(api.compose(QUICK), quiet=True)
     assert [line["hash"] for line in lines()] == [result.metrics["test_look"]]
-    assert "Test set of digits: looked at once by 1 setting." in api.compare([result]).notes
+    assert "Test set of digits: looked at once by 1 setting." in api.summarize([result]).notes
 
 
 def test_an_edited_ledger_is_said_beside_the_numbers(command, run):

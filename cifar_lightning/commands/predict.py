@@ -5,7 +5,16 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from cifar_lightning.commands.parser import ACCELERATOR, CHECKPOINT, ELSEWHERE, Command, Given, Key, output_path
+from cifar_lightning.commands.parser import (
+    ACCELERATOR,
+    CHECKPOINTS,
+    ELSEWHERE,
+    Command,
+    Given,
+    Key,
+    beside,
+    output_path,
+)
 from cifar_lightning.console import say
 from cifar_lightning.errors import UserError
 
@@ -15,7 +24,7 @@ COMMAND = Command(
     "figure, and all probabilities as a file if wanted.\n"
     "Images of any size and kind (PNG, JPEG, WebP, BMP, GIF) are resized. Exit code 1 if one can't be read.",
     keys={
-        **CHECKPOINT,
+        **CHECKPOINTS,
         "images": Key("a file, a folder (searched to any depth) or a glob"),
         "index": Key("instead: images of the data set, as train, val or test:NUMBER,NUMBER"),
         "fit": Key("what becomes of the longer side", "crop", ("crop", "squash")),
@@ -26,10 +35,12 @@ COMMAND = Command(
         **ELSEWHERE,
     },
     bare="ckpt_path",
+    several=("ckpt_path",),
     examples={
         "ckpt_path=best.ckpt images=photos": "every image in and below the folder photos",
         "ckpt_path=best.ckpt images='photos/*.png' out=answers.csv": "those that match; probabilities of all classes",
         "ckpt_path=best.ckpt index=test:10,11": "two images of the test set, with their labels",
+        "RUN_1 RUN_2 RUN_3 images=photos": "the mean of three networks' probabilities",
     },
 )
 
@@ -37,11 +48,11 @@ COMMAND = Command(
 def run(given: Given) -> int:
     if (given["images"] is None) == (given["index"] is None):
         raise UserError("give either images=PATH or index=test:NUMBER,NUMBER")
-    checkpoint: Path = given["ckpt_path"]
+    checkpoints: list[Path] = given["ckpt_path"]
     out = given["out"] and output_path(Path(given["out"]).expanduser())
     if out and out.suffix not in (".csv", ".json"):
         raise UserError(f"out={out}: the name must end in .csv or .json")
-    figure = Path(given["figure"] or checkpoint.with_name(f"{checkpoint.stem}_predictions.png")).expanduser()
+    figure = Path(given["figure"] or beside(checkpoints, "_predictions.png")).expanduser()
     if figure.suffix != ".png":
         raise UserError(f"figure={figure}: the name must end in .png")
     output_path(figure, key="figure")
@@ -61,14 +72,14 @@ def run(given: Given) -> int:
 
     check_background(given["background"])
     files = find_images(given["images"]) if given["images"] else []
-    classifier = load(checkpoint, accelerator=given["accelerator"], trusted=given["trust"])
+    classifier = load(checkpoints, accelerator=given["accelerator"], trusted=given["trust"])
     if files:
         images, read, problems = read_images(
             files, classifier.image_shape[-1], fit=given["fit"], background=given["background"]
         )
         images, names, labels = with_channels(images, classifier.image_shape[0]), list(map(str, read)), None
     else:
-        data = load_data(classifier.config, given["data.root"], checkpoint, given["trust"])
+        data = load_data(classifier.config, given["data.root"], checkpoints[0], given["trust"])
         chosen, problems = picked(data, split, numbers, classifier.class_names), []
         images, names = chosen.images.numpy(), [f"{split}:{number}" for number in numbers]
         labels = [classifier.class_names[label] for label in chosen.labels.tolist()]

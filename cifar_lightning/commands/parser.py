@@ -4,6 +4,7 @@ Nothing here imports torch, so help and errors take tenths of a second.
 """
 
 import logging
+import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -79,7 +80,7 @@ class Command:
             if self.overrides and name not in self.keys and (equals or word.startswith("~")):
                 overrides.append(word)
                 continue
-            is_path = "/" in name or not equals or Path(word).exists()  # a path may contain `=`
+            is_path = "/" in name or not equals or os.path.exists(word)  # a path may contain `=`
             if self.bare and name not in self.keys and is_path:
                 name, equals, value = self.bare, "=", word
             self._check(word, name, equals, value, given)
@@ -118,6 +119,18 @@ class Command:
         for words, meaning in self.examples.items():
             lines += [f"  python -m cifar_lightning {self.name} {words}".rstrip(), f"      {meaning}"]
         return "\n".join(lines)
+
+
+def number(name: str, text: str, *, above: float = 0.0, whole: bool = False) -> float:
+    """The value of a key. Raises UserError unless it is a finite number, a whole one if wanted, above this bound."""
+    kind = "an integer" if whole else "a number"
+    try:
+        value = float(int(text) if whole else text)
+    except (ValueError, OverflowError):
+        value = math.nan
+    if not above < value < math.inf:
+        raise UserError(f"{name}={text}: must be {kind} above {above:g}")
+    return value
 
 
 def beside(checkpoints: Sequence[Path], ending: str) -> Path:

@@ -75,13 +75,14 @@ def checkpoint_files(texts: Sequence[str]) -> list[Path]:
 
 
 def _listed(text: str) -> list[str]:
-    if not (text.startswith("[") and text.endswith("]")) or Path(text).exists():
+    if not (text.startswith("[") and text.endswith("]")) or os.path.exists(text):
         return [text]
     parts = [part.strip() for part in text[1:-1].split(",")]
     paths: list[str] = []
     while parts:
         longest = range(len(parts), 0, -1)
-        taken = next((n for n in longest if Path(_unquoted(",".join(parts[:n]))).expanduser().exists()), 1)
+        joined = {n: os.path.expanduser(_unquoted(",".join(parts[:n]))) for n in longest}
+        taken = next((n for n, path in joined.items() if os.path.exists(path)), 1)
         paths.append(_unquoted(",".join(parts[:taken])))
         del parts[:taken]
     if "" in paths:

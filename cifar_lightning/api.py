@@ -14,6 +14,7 @@ from lightning.pytorch.callbacks import Callback
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from cifar_lightning.checkpoints.load import load_classifier
+from cifar_lightning.checkpoints.members import ensemble_of, load_members
 from cifar_lightning.config.checks import compose_checked
 from cifar_lightning.config.compose import overridden, plain, quoted, run_folder, spelled_out
 from cifar_lightning.console import say
@@ -32,6 +33,7 @@ from cifar_lightning.runs.build import build_datamodule, build_module
 from cifar_lightning.runs.folders import (
     check_owner,
     checkpoint_file,
+    checkpoint_files,
     checkpoint_to_resume,
     folder_of,
     owned,
@@ -199,16 +201,25 @@ def load_data(config: DictConfig | Mapping[str, Any]) -> ImageDataModule:
     return datamodule
 
 
-def load(path: str | Path, *, accelerator: str = "auto", trusted: Sequence[str] = ()) -> Classifier:
+def load(
+    path: str | Path | list[Any] | tuple[Any, ...], *, accelerator: str = "auto", trusted: Sequence[str] = ()
+) -> Classifier:
     """The classifier in a checkpoint file, ready for `.predict(images)`.
 
     `load("best.ckpt").predict(["cat.jpg", "dog.png"]).names` might be `["cat", "dog"]`. A run's folder stands for its
-    best checkpoint. Only networks of this package and torch's activations are built, and classes of the modules in
-    `trusted`, such as "my_models".
-    Raises UserError for a file that is not a checkpoint, or is damaged or manipulated.
+    best checkpoint. A list of files or folders is an ensemble: its probabilities are the mean of theirs, and its
+    logits the logarithm of these. Only networks of this package and torch's activations are built, and classes of the
+    modules in `trusted`, such as "my_models".
+    Raises UserError for a file that is not a checkpoint, or is damaged or manipulated, and for members of other classes
+    or images.
     """
-    file = checkpoint_file(str(path)) if Path(path).is_dir() else path
-    return Classifier(load_classifier(file, trusted), resolve_accelerator(accelerator))
+    if not isinstance(path, list | tuple):
+        file = checkpoint_file(str(path)) if Path(path).is_dir() else path
+        return Classifier(load_classifier(file, trusted), resolve_accelerator(accelerator))
+    if not path:
+        raise UserError("load([]): name a checkpoint or more")
+    members = load_members(checkpoint_files([str(one) for one in path]), trusted)
+    return Classifier(ensemble_of(members), resolve_accelerator(accelerator))
 
 
 def untrained(config: DictConfig, data: ImageDataModule) -> Classifier:

@@ -11,8 +11,10 @@ from cifar_lightning.errors import UserError
 REFUSED: dict[type[Callback], str] = {
     lightning.StochasticWeightAveraging: "it sets the average after the last checkpoint, so other weights would be "
     "saved and tested; use swa_start=0.75, or lightning.pytorch.callbacks.WeightAveraging",
-    lightning.BatchSizeFinder: "the batch size belongs to the experiment; set data.batch_size",
-    lightning.LearningRateFinder: "the learning rate belongs to the experiment; set optimizer.lr, or search for it",
+    lightning.BatchSizeFinder: "the batch size belongs to the experiment; find one with the command batch_size_find, "
+    "then set data.batch_size",
+    lightning.LearningRateFinder: "the learning rate belongs to the experiment; find one with the command lr_find, "
+    "then set optimizer.lr",
     lightning.BackboneFinetuning: "the networks here have no attribute 'backbone'; use model.freeze, or "
     "optimizer.groups for learning rates of single layers",
     lightning.SpikeDetection: "it does not run with this version of Lightning; callbacks.finite_loss ends a run whose "

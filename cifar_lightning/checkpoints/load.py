@@ -42,7 +42,11 @@ def load_classifier(path: str | Path, trusted: Sequence[str] = ()) -> ImageClass
     """
     if not Path(path).is_file():
         raise UserError(f"{path}: no such file")
-    checkpoint = read_checkpoint(path)
+    return classifier_of(read_checkpoint(path), path, trusted)
+
+
+def classifier_of(checkpoint: Mapping[str, Any], path: str | Path, trusted: Sequence[str] = ()) -> ImageClassifier:
+    """As `load_classifier`, from what `read_checkpoint` read; `path` is for messages."""
     ours, state = checkpoint["cifar_lightning"], checkpoint["state_dict"]
     if isinstance(state, dict):  # a loss may have weights
         state = {key: tensor for key, tensor in state.items() if not str(key).startswith("loss.")}

@@ -4,6 +4,7 @@ Nothing here imports torch, so help and errors take tenths of a second.
 """
 
 import logging
+import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from typing import Any
 
 from cifar_lightning.console import answer, console_handler, say
 from cifar_lightning.errors import UserError, nearest
-from cifar_lightning.runs.folders import checkpoint_file
+from cifar_lightning.runs.folders import checkpoint_file, checkpoint_files
 
 Given = dict[str, Any]
 
@@ -27,6 +28,7 @@ class Key:
 
 
 CHECKPOINT = {"ckpt_path": Key("the checkpoint, or a run's folder for its best one")}
+CHECKPOINTS = {"ckpt_path": Key("the checkpoint, or a run's folder for its best one; several are averaged: [A,B]")}
 ELSEWHERE = {
     "data.root": Key("the folder with the data, if not where it was in training"),
     "trust": Key("modules with classes of your own that may be built: my_models,more"),
@@ -81,13 +83,15 @@ class Command:
             if self.overrides and name not in self.keys and (equals or word.startswith("~")):
                 overrides.append(word)
                 continue
-            if self.bare and name not in self.keys and ("/" in name or not equals):  # a path may contain `=`
+            is_path = "/" in name or not equals or os.path.exists(word)  # a path may contain `=`
+            if self.bare and name not in self.keys and is_path:
                 name, equals, value = self.bare, "=", word
             self._check(word, name, equals, value, given)
             given[name] = [*given.get(name, []), value] if name in self.several else value
         if "ckpt_path" in self.keys:
             if "ckpt_path" in given:
-                given["ckpt_path"] = checkpoint_file(given["ckpt_path"])
+                found = checkpoint_files if "ckpt_path" in self.several else checkpoint_file
+                given["ckpt_path"] = found(given["ckpt_path"])
             elif self.needs_checkpoint:
                 raise UserError("ckpt_path=FILE is missing: name a checkpoint, e.g. the best.ckpt of a run")
             given["trust"] = [module for module in given.get("trust", "").split(",") if module]
@@ -118,6 +122,24 @@ class Command:
         for words, meaning in self.examples.items():
             lines += [f"  python -m cifar_lightning {self.name} {words}".rstrip(), f"      {meaning}"]
         return "\n".join(lines)
+
+
+def number(name: str, text: str, *, above: float = 0.0, whole: bool = False) -> float:
+    """The value of a key. Raises UserError unless it is a finite number, a whole one if wanted, above this bound."""
+    kind = "an integer" if whole else "a number"
+    try:
+        value = float(int(text) if whole else text)
+    except (ValueError, OverflowError):
+        value = math.nan
+    if not above < value < math.inf:
+        raise UserError(f"{name}={text}: must be {kind} above {above:g}")
+    return value
+
+
+def beside(checkpoints: Sequence[Path], ending: str) -> Path:
+    """Where the results of a checkpoint are written by default; those of several are beside the first."""
+    stem = checkpoints[0].stem if len(checkpoints) == 1 else f"ensemble_of_{len(checkpoints)}"
+    return checkpoints[0].with_name(stem + ending)
 
 
 def output_path(path: Path, *, folder: bool = False, key: str = "out") -> Path:

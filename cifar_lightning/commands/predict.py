@@ -5,7 +5,17 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from cifar_lightning.commands.parser import ACCELERATOR, CHECKPOINT, ELSEWHERE, LEDGER, Command, Given, Key, output_path
+from cifar_lightning.commands.parser import (
+    ACCELERATOR,
+    CHECKPOINTS,
+    ELSEWHERE,
+    LEDGER,
+    Command,
+    Given,
+    Key,
+    beside,
+    output_path,
+)
 from cifar_lightning.console import say
 from cifar_lightning.errors import UserError
 from cifar_lightning.reporting import ledger
@@ -17,7 +27,7 @@ COMMAND = Command(
     "figure, and all probabilities as a file if wanted.\n"
     "Images of any size and kind (PNG, JPEG, WebP, BMP, GIF) are resized. Exit code 1 if one can't be read.",
     keys={
-        **CHECKPOINT,
+        **CHECKPOINTS,
         "images": Key("a file, a folder (searched to any depth) or a glob"),
         "index": Key("instead: images of the data set, as train, val or test:NUMBER,NUMBER"),
         "fit": Key("what becomes of the longer side", "crop", ("crop", "squash")),
@@ -29,10 +39,12 @@ COMMAND = Command(
         **LEDGER,
     },
     bare="ckpt_path",
+    several=("ckpt_path",),
     examples={
         "ckpt_path=best.ckpt images=photos": "every image in and below the folder photos",
         "ckpt_path=best.ckpt images='photos/*.png' out=answers.csv": "those that match; probabilities of all classes",
         "ckpt_path=best.ckpt index=test:10,11": "two images of the test set, with their labels",
+        "RUN_1 RUN_2 RUN_3 images=photos": "the mean of three networks' probabilities",
     },
 )
 
@@ -40,11 +52,11 @@ COMMAND = Command(
 def run(given: Given) -> int:
     if (given["images"] is None) == (given["index"] is None):
         raise UserError("give either images=PATH or index=test:NUMBER,NUMBER")
-    checkpoint: Path = given["ckpt_path"]
+    checkpoints: list[Path] = given["ckpt_path"]
     out = given["out"] and output_path(Path(given["out"]).expanduser())
     if out and out.suffix not in (".csv", ".json"):
         raise UserError(f"out={out}: the name must end in .csv or .json")
-    figure = Path(given["figure"] or checkpoint.with_name(f"{checkpoint.stem}_predictions.png")).expanduser()
+    figure = Path(given["figure"] or beside(checkpoints, "_predictions.png")).expanduser()
     if figure.suffix != ".png":
         raise UserError(f"figure={figure}: the name must end in .png")
     output_path(figure, key="figure")
@@ -65,20 +77,23 @@ def run(given: Given) -> int:
 
     check_background(given["background"])
     files = find_images(given["images"]) if given["images"] else []
-    classifier = load(checkpoint, accelerator=given["accelerator"], trusted=given["trust"])
+    classifier = load(checkpoints, accelerator=given["accelerator"], trusted=given["trust"])
     if files:
         images, read, problems = read_images(
             files, classifier.image_shape[-1], fit=given["fit"], background=given["background"]
         )
         images, names, labels = with_channels(images, classifier.image_shape[0]), list(map(str, read)), None
     else:
-        data = load_data(classifier.config, given["data.root"], checkpoint, given["trust"])
+        data = load_data(classifier.config, given["data.root"], checkpoints[0], given["trust"])
         chosen, problems = picked(data, split, numbers, classifier.class_names), []
         if split == "test":  # their labels are shown
-            test_ledger = ledger.ledger_of(checkpoint, given["paths.log_dir"])
-            judged, typed = folder_of(checkpoint) or checkpoint, command("predict", *given["typed"])
-            check_seal(classifier.config, test_ledger, judged)
-            note_look(test_ledger, classifier.config, data, command=typed, run=judged, images=len(chosen))
+            test_ledger = ledger.ledger_of(checkpoints[0], given["paths.log_dir"])
+            judged = [folder_of(checkpoint) or checkpoint for checkpoint in checkpoints]
+            for run_folder in judged:
+                check_seal(classifier.config, test_ledger, run_folder)
+            config, typed = dict(classifier.config), command("predict", *given["typed"])
+            config |= {"members": [*map(str, judged[1:])]} if judged[1:] else {}
+            note_look(test_ledger, config, data, command=typed, run=judged[0], images=len(chosen))
         images, names = chosen.images.numpy(), [f"{split}:{number}" for number in numbers]
         labels = [classifier.class_names[label] for label in chosen.labels.tolist()]
     if names:

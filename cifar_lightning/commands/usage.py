@@ -44,7 +44,7 @@ def usage(config_dir: str | None = None) -> str:
         names = sorted({name for root in roots for name in choices(group, root)})
         if names:
             lines.append(fill(f"{group}: {', '.join(names)}", width=110, subsequent_indent="  "))
-    commands = [f"  {name:11}{does}" for name, does in COMMANDS.items()]
+    commands = [f"  {name:17}{does}" for name, does in COMMANDS.items()]
     return USAGE.format(groups="\n".join(lines), commands="\n".join(commands))
 
 

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 import cifar_lightning
 from cifar_lightning.checkpoints.load import find_root, load_classifier, load_data
+from cifar_lightning.checkpoints.members import Member, ensemble_of, load_members
 from cifar_lightning.checkpoints.read import read_checkpoint
 from cifar_lightning.data.arrays import with_channels
 from cifar_lightning.data.digits import load_digits
@@ -65,7 +66,7 @@ class Exported:
 
 
 def export(
-    checkpoint: Path,
+    checkpoints: Sequence[Path],
     out: Path,
     *,
     format: str = "onnx",
@@ -75,13 +76,15 @@ def export(
 ) -> Exported:
     """Write the file `out` and verify it on real images; `root`: the data's folder, if not that of training.
 
+    Several checkpoints are averaged in one file.
     Raises UserError, and leaves `out` as it was, if the file can't be written or its logits differ too much.
     """
-    classifier = load_classifier(checkpoint, trusted)
+    members = load_members(checkpoints, trusted)
+    classifier, checkpoint = ensemble_of(members), checkpoints[0]
     images, what = sample_images(classifier.config, classifier.image_shape or (3, 32, 32), root, checkpoint)
     expected = Classifier(classifier).logits(images)
     inputs = images if dtype == "uint8" else images.float() / 255
-    notes = metadata(classifier, checkpoint.name, dtype)
+    notes = metadata(members, dtype)
     with atomic_path(out) as temporary:
         if format == "state_dict":
             write_weights(checkpoint, temporary, notes)
@@ -91,24 +94,33 @@ def export(
             run = write(Deployed(classifier, dtype).eval(), inputs[:2], temporary, notes)
         # One image, then all others: the batch size is free.
         logits = torch.cat([run(inputs[:1]), run(inputs[1:])])
+        origin = "checkpoint" if len(members) == 1 else "ensemble"
         difference = (logits - expected).abs().max().item()
         if not difference <= TOLERANCE * max(0.01, expected.abs().max().item()):
-            raise UserError(f"{out} is not written: its logits differ by up to {difference:.2g} from the checkpoint's")
+            raise UserError(f"{out} is not written: its logits differ by up to {difference:.2g} from the {origin}'s")
     return Exported(notes, difference, f"{len(images)} {what}")
 
 
-def metadata(classifier: ImageClassifier, checkpoint: str, dtype: str) -> dict[str, Any]:
+def metadata(members: Sequence[Member], dtype: str) -> dict[str, Any]:
     """What a user of the file needs to know, in plain values."""
-    mean, std = ([float(f"{value:.5g}") for value in values] for values in (classifier.mean, classifier.std))
+    classifiers = [member.classifier for member in members]
+    first, several = classifiers[0], len(members) > 1
+    networks = [str(classifier.config["model"].get("_target_")) for classifier in classifiers]
+    output = f"logits: float32 [batch, {len(first.class_names)}]; their softmax are "
     return {
-        "class_names": list(classifier.class_names),
-        "input": INPUTS[dtype].format(", ".join(map(str, classifier.image_shape or ()))),
-        "output": f"logits: float32 [batch, {len(classifier.class_names)}]; their softmax are probabilities",
-        "normalization": f"included: mean {mean}, standard deviation {std} of images in [0, 1]",
-        "network": str(classifier.config["model"].get("_target_")),
-        "checkpoint": checkpoint,
+        "class_names": list(first.class_names),
+        "input": INPUTS[dtype].format(", ".join(map(str, first.image_shape or ()))),
+        "output": output + (f"the mean probabilities of {len(members)} networks" if several else "probabilities"),
+        "normalization": "included: " + "; ".join(dict.fromkeys(map(normalization, classifiers))),
+        "network": networks if several else networks[0],
+        "checkpoint": [str(member.path) for member in members] if several else members[0].path.name,
         "versions": {"cifar_lightning": cifar_lightning.__version__, "torch": version("torch")},
     }
+
+
+def normalization(classifier: ImageClassifier) -> str:
+    mean, std = ([float(f"{value:.5g}") for value in values] for values in (classifier.mean, classifier.std))
+    return f"mean {mean}, standard deviation {std} of images in [0, 1]"
 
 
 def write_onnx(deployed: nn.Module, example: Tensor, path: Path, notes: Mapping[str, Any]) -> Run:

@@ -106,3 +106,22 @@ def test_logits(trainer: L.Trainer, classifier: ImageClassifier, split: Split, b
     loader = EvaluationLoader(split, batch_size=batch_size, device=trainer.strategy.root_device)
     trainer.test(classifier, dataloaders=loader, verbose=False)
     return classifier.test_logits
+
+
+def members_logits(
+    trainer: L.Trainer,
+    classifiers: Sequence[ImageClassifier],
+    split: Split,
+    batch_size: int,
+    tta: TTA,
+    precision: str | None = None,
+) -> Tensor:
+    """The logits [M, N, K] of each of these classifiers, as `test_logits`, each in the precision of its own run.
+
+    trainer: that of the first classifier; the others are tested on its device. precision: one for all, instead.
+    """
+    accelerator, found = trainer.strategy.root_device.type, []
+    for i, classifier in enumerate(classifiers):
+        own = trainer if i == 0 else build_evaluator(classifier.config, accelerator, precision)
+        found.append(test_logits(own, classifier, split, batch_size, tta))
+    return torch.stack(found)

@@ -117,7 +117,8 @@ def _grouped(network: nn.Module, coarse: bool) -> Layers:
 
     if not hasattr(network, "group_matcher"):
         raise UserError(f"timm's {type(network).__name__} has no order of layers, which this needs: leave it out")
-    layer_of = group_parameters(network, network.group_matcher(coarse=coarse), reverse=True)
+    matcher: Any = network.group_matcher
+    layer_of = group_parameters(network, matcher(coarse=coarse), reverse=True)
     layers: Layers = [[] for _ in range(max(layer_of.values()) + 1)]
     for key, parameter in network.named_parameters():
         layers[layer_of[key]].append(parameter)

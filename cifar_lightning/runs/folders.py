@@ -53,10 +53,45 @@ def checkpoint_file(text: str, first: str = "best", key: str = "ckpt_path") -> P
             raise UserError(f"{key}={text}: no checkpoints/best.ckpt or last.ckpt in this folder")
         return found[0]
     if not regular(path).is_file():
+        if text.startswith("[") and text.endswith("]"):
+            raise UserError(f"ckpt_path={text}: this command takes one checkpoint")
         beside = path.with_name("last.ckpt")
         hint = f"; there is {beside} (without validation there is no best checkpoint)" if beside.is_file() else ""
         raise UserError(f"{key}={text}: there is no such file{hint}")
     return path
+
+
+def checkpoint_files(texts: Sequence[str]) -> list[Path]:
+    """The files that one or more `ckpt_path` name, each a path or a list in brackets: `[A,B]`.
+
+    The names of our folders contain commas, so those within a path that exists do not separate.
+    Raises UserError for a file that is missing, or named twice.
+    """
+    found = [checkpoint_file(one) for text in texts for one in _listed(text)]
+    for i, path in enumerate(found):
+        if any(path.samefile(earlier) for earlier in found[:i]):
+            raise UserError(f"ckpt_path: {path} is named twice; an ensemble counts each member once")
+    return found
+
+
+def _listed(text: str) -> list[str]:
+    if not (text.startswith("[") and text.endswith("]")) or os.path.exists(text):
+        return [text]
+    parts = [part.strip() for part in text[1:-1].split(",")]
+    paths: list[str] = []
+    while parts:
+        longest = range(len(parts), 0, -1)
+        joined = {n: os.path.expanduser(_unquoted(",".join(parts[:n]))) for n in longest}
+        taken = next((n for n, path in joined.items() if os.path.exists(path)), 1)
+        paths.append(_unquoted(",".join(parts[:taken])))
+        del parts[:taken]
+    if "" in paths:
+        raise UserError(f"ckpt_path={text}: a path is missing; write ckpt_path=[A,B]")
+    return paths
+
+
+def _unquoted(text: str) -> str:
+    return text[1:-1] if len(text) > 1 and text[0] == text[-1] and text[0] in "'\"" else text
 
 
 def folder_of(checkpoint: Path) -> Path | None:

@@ -109,7 +109,7 @@ def test_background_and_fit_change_what_the_network_sees(predicted, tmp_path):
         (["images=photos", "index=test:1"], "give either images=PATH or index="),
         (["images=nowhere"], "images=nowhere: no such file"),
         (["images=photos/*.webp"], "no such file"),
-        (["photos"], "ckpt_path is given twice: a.ckpt and photos"),
+        (["photos"], "ckpt_path=photos: no checkpoints/best.ckpt or last.ckpt in this folder"),
         (["image=photos"], "did you mean images?"),
         (["images=photos", "fit=corp"], "did you mean crop?"),
         (["images=photos", "background=whit"], "background=whit: not a colour"),

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from cifar_lightning.commands import card
 from cifar_lightning.commands.parser import ACCELERATOR, CHECKPOINT, ELSEWHERE, LEDGER, Command, Given, Key, output_path
 from cifar_lightning.config.signatures import choices_of
 from cifar_lightning.console import say
@@ -22,6 +23,7 @@ COMMAND = Command(
         "unseal": Key("why the test set of a run with data.sealed=true is opened; goes into the test ledger"),
         "out": Key("a folder for the results, if not the one beside the checkpoint"),
         "precision": Key("such as 32-true, if not that of the training run"),
+        **card.KEYS,
         **ACCELERATOR,
         **ELSEWHERE,
         **LEDGER,
@@ -33,11 +35,17 @@ COMMAND = Command(
         "ckpt_path=best.ckpt exclude=logs/audit/NAME/test_near_duplicates.json": "without copies of training images",
         "ckpt_path=logs/train/runs/RUN unseal='the table of our paper'": "opens a run with data.sealed=true",
         "ckpt_path=logs/train/runs/RUN data.root=/data": "a run's best checkpoint; the data was moved",
+        "ckpt_path=logs/train/runs/RUN card=true": "a score card: calibration, corruptions, attacks, cost and more",
     },
 )
 
 
 def run(given: Given) -> int:
+    if given["card"] not in (None, "false"):
+        return card.run(given)
+    unused = [name for name in card.KEYS if name != "card" and any(w.startswith(f"{name}=") for w in given["typed"])]
+    if unused:
+        raise UserError(f"{unused[0]} has no effect without card=true")
     checkpoint, split, tta = given["ckpt_path"], given["split"], given["tta"]
     if given["exclude"] and split != "test":
         raise UserError(f"exclude={given['exclude']} is for the test set: leave out split={split}")

@@ -9,6 +9,7 @@ from typing import Any
 from cifar_lightning.commands.parser import Given, Key, output_path
 from cifar_lightning.config.signatures import choices_of
 from cifar_lightning.console import progress, say
+from cifar_lightning.data.sets import SETS
 from cifar_lightning.errors import UserError, nearest
 from cifar_lightning.runs.folders import command
 
@@ -16,6 +17,7 @@ PARTS = choices_of("cifar_lightning.evaluation.card", "PartName")
 KEYS = {
     "card": Key("a score card: true, or some of its parts, such as [calibration,ood]"),
     "corrected": Key("for the card: a file of corrected labels of test images"),
+    "ood": Key("for the card: other data sets, such as [cifar100,svhn:FOLDER], if not those in the data folder"),
     "card_images": Key("for the card: images for each corruption, twice as many as for attacks; or all", "2000"),
     "keep_temperature": Key("for the card: write the temperature into the checkpoint", "false", ("true", "false")),
 }
@@ -29,6 +31,9 @@ def run(given: Given) -> int:
     if unused := [name for name in WITHOUT_EFFECT if name in typed]:
         raise UserError(f"{unused[0]} has no effect with card: the test set is scored as it is, in single precision")
     most = image_count(given["card_images"])
+    others = other_data(given["ood"]) if given["ood"] else None
+    if others is not None and "ood" not in names:
+        raise UserError("ood has no effect without the part ood: add it to card=[…]")
     keep = given["keep_temperature"] == "true"
     if keep and "calibration" not in names:
         raise UserError("keep_temperature=true needs the part calibration: add it to card=[…]")
@@ -41,7 +46,7 @@ def run(given: Given) -> int:
     from cifar_lightning.evaluation.card import score
 
     start = time.perf_counter()
-    subject, provenance = subject_of(given, checkpoint, most)
+    subject, provenance = subject_of(given, checkpoint, most, others, "ood" in names)
     if keep and subject.val_logits is None:
         raise UserError("keep_temperature=true: the checkpoint's run has no validation split (data.val_size=0)")
     with progress("card", STEPS, "the card", TimeElapsedColumn()) as update:
@@ -90,8 +95,24 @@ def image_count(text: str) -> int | None:
     return int(text)
 
 
-def subject_of(given: Given, checkpoint: Path, most: int | None) -> tuple[Any, dict[str, Any]]:
-    """What is scored, with its logits, and where it was scored."""
+def other_data(text: str) -> dict[str, Path | None]:
+    """The folder of each data set in [NAME,NAME:FOLDER], None where it is not given. Raises UserError."""
+    folders: dict[str, Path | None] = {}
+    for word in text.strip("[]").split(","):
+        name, _, folder = word.strip().partition(":")
+        if name not in SETS:
+            raise UserError(f"ood={text}: there is no data set {name or '(empty)'}{nearest(name, list(SETS))}")
+        folders[name] = Path(folder).expanduser() if folder else None
+    return folders
+
+
+def subject_of(
+    given: Given, checkpoint: Path, most: int | None, others: dict[str, Path | None] | None, wanted: bool
+) -> tuple[Any, dict[str, Any]]:
+    """What is scored, with its logits, and where it was scored.
+
+    others: the folders of other data sets, None for those in the data folder; wanted: whether any are needed.
+    """
     import torch
 
     from cifar_lightning.checkpoints.load import load_classifier, load_data
@@ -99,6 +120,7 @@ def subject_of(given: Given, checkpoint: Path, most: int | None) -> tuple[Any, d
     from cifar_lightning.evaluation.card import Subject
     from cifar_lightning.evaluation.corrected_labels import corrected_labels
     from cifar_lightning.evaluation.inference import Classifier
+    from cifar_lightning.evaluation.other_data import other_images, present
     from cifar_lightning.evaluation.testing import build_evaluator, chosen_split, kept_images
     from cifar_lightning.runs import record
 
@@ -112,11 +134,15 @@ def subject_of(given: Given, checkpoint: Path, most: int | None) -> tuple[Any, d
     excluded, corrected = (given[key] and Path(given[key]).expanduser() for key in ("exclude", "corrected"))
     kept = kept_images(test, data.name, excluded) if excluded else None
     labels = corrected_labels(test, data.name, corrected, module.class_names) if corrected else None
+    root = Path(getattr(data, "root", ".")).expanduser()
+    if others is not None and data.name in others:
+        raise UserError(f"ood={data.name}: the checkpoint was trained on it; name other data")
+    folders = present(data.name, root) if others is None else {n: f or root for n, f in others.items()}
+    images = other_images(folders, data.image_shape) if wanted else {}
     classifier = Classifier(module, trainer.strategy.root_device)
     val_logits = classifier.logits(data.val.images) if len(data.val) else None
-    root = Path(getattr(data, "root", "."))
     logits = classifier.logits(test.images)
-    subject = Subject(classifier, data, root, test, logits, val_logits, most or len(test), kept, labels)
+    subject = Subject(classifier, data, root, test, logits, val_logits, most or len(test), kept, labels, images)
     return subject, record.provenance(trainer, data)
 
 

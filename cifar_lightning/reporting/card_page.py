@@ -1,6 +1,6 @@
 """Show a score card: rows for the terminal and for a README, and a page. A card is what its card.json holds."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -72,10 +72,13 @@ def card_page(card: Mapping[str, Any], found: Mapping[str, Picture], folder: Pat
 
 
 def part_blocks(part: Mapping[str, Any], found: Mapping[str, Picture]) -> list[Block]:
+    """The table beside the part's figure, or above several."""
     pictures: list[Block] = [("figure", found[name]) for name in part["figures"] if name in found]
-    shown: list[Block] = [("pair", pictures)] if len(pictures) > 1 else pictures
-    notes: Sequence[Block] = [("note", note) for note in part["notes"]]
-    return [("table", measure_rows(part["measures"]), part["title"]), *notes, *shown]
+    notes: list[Block] = [("note", note) for note in part["notes"]]
+    table: Block = ("table", measure_rows(part["measures"]), f"{part['title']}, in numbers")
+    if len(pictures) == 1:
+        return [("pair", [table, *pictures]), *notes]
+    return [table, *notes, *([("pair", pictures)] if pictures else [])]
 
 
 def tile(card: Mapping[str, Any], part: str, key: str, words: str) -> tuple[str, str, str]:

@@ -45,12 +45,10 @@ class LastingOutput(io.FileIO):
 
 
 @contextmanager
-def progress(
-    title: str, total: int | None, whole: str, *columns: Any, start: int = 0
-) -> Iterator[Callable[[int], None]]:
+def progress(title: str, total: int | None, whole: str, *columns: Any, start: int = 0) -> Iterator[Callable[..., None]]:
     """Show a bar with these columns of Rich on a terminal, else log every tenth of the `whole`.
 
-    Yields a function to call with how much is done.
+    Yields a function to call with how much is done and, optionally, a new title.
     """
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
@@ -60,11 +58,11 @@ def progress(
         every = (TextColumn("{task.description}"), BarColumn(), *columns, TimeRemainingColumn())
         with Progress(*every, console=console, transient=True) as bar:
             task = bar.add_task(title, total=total, completed=start)
-            yield lambda done: bar.update(task, completed=done)
+            yield lambda done, title=None: bar.update(task, completed=done, description=title)
         return
     tenth = 10 * start // total if total else 0
 
-    def update(done: int) -> None:
+    def update(done: int, title: str | None = None) -> None:
         nonlocal tenth
         if total and 10 * done // total > tenth:
             tenth = 10 * done // total

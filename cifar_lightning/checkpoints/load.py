@@ -70,6 +70,7 @@ def classifier_of(checkpoint: Mapping[str, Any], path: str | Path, trusted: Sequ
         config=ours["config"],
         channels_last=ours["config"].get("channels_last") is not False,
     )
+    classifier.temperature = float(ours.get("temperature", 1.0))
     return classifier.eval()
 
 
@@ -140,6 +141,7 @@ def _check_description(ours: Any, path: str | Path) -> None:
         "the image shape": _is_shape(ours.get("image_shape")),
         "the mean": _numbers(ours.get("mean")),
         "the standard deviation": _numbers(std) and min(std) > 0,
+        "the temperature": _numbers([ours.get("temperature", 1.0)]) and ours.get("temperature", 1.0) > 0,
     }
     for what, is_valid in checks.items():
         if not is_valid:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from cifar_lightning.commands import card
 from cifar_lightning.commands.parser import (
     ACCELERATOR,
     CHECKPOINTS,
@@ -34,6 +35,7 @@ COMMAND = Command(
         "unseal": Key("why the test set of a run with data.sealed=true is opened; goes into the test ledger"),
         "out": Key("a folder for the results, if not the one beside the checkpoint"),
         "precision": Key("such as 32-true, if not that of the training run"),
+        **card.KEYS,
         **ACCELERATOR,
         **ELSEWHERE,
         **LEDGER,
@@ -47,11 +49,17 @@ COMMAND = Command(
         "ckpt_path=logs/train/runs/RUN unseal='the table of our paper'": "opens a run with data.sealed=true",
         "ckpt_path=logs/train/runs/RUN data.root=/data": "a run's best checkpoint; the data was moved",
         "logs/train/multiruns/SWEEP/seed=*": "an ensemble of a sweep's runs; also written 'ckpt_path=[RUN,RUN]'",
+        "ckpt_path=logs/train/runs/RUN card=true": "a score card: calibration, corruptions, attacks, cost and more",
     },
 )
 
 
 def run(given: Given) -> int:
+    if given["card"] not in (None, "false"):
+        return card.run(given)
+    unused = [name for name in card.KEYS if name != "card" and any(w.startswith(f"{name}=") for w in given["typed"])]
+    if unused:
+        raise UserError(f"{unused[0]} has no effect without card=true")
     checkpoints, split, tta = given["ckpt_path"], given["split"], given["tta"]
     if given["exclude"] and split != "test":
         raise UserError(f"exclude={given['exclude']} is for the test set: leave out split={split}")

@@ -1,9 +1,15 @@
-"""Plot calibration: how far a network's confidence can be trusted."""
+"""Measure and plot calibration: how far a network's confidence can be trusted."""
+
+import functools
 
 import numpy as np
+import torch
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
+from torch import Tensor
+from torch.nn.functional import cross_entropy, one_hot
 
+from cifar_lightning.evaluation.intervals import Measure, mean, resampled
 from cifar_lightning.reporting.figures import COLORS, styled
 
 BINS = 15
@@ -75,3 +81,48 @@ def confidence_histogram(confidences: ArrayLike, correct: ArrayLike) -> Figure:
         axes.grid(True, axis="y")
     axes.set_xlabel("confidence (%)")
     return figure
+
+
+def calibration_measures(logits: Tensor, labels: Tensor, after: bool = False) -> dict[str, Measure]:
+    """The calibration of logits [N, K] for labels [N].
+
+    ECE: top-label, 15 bins of equal width (Guo et al. 2017); adaptive ECE: 15 bins of as many images each (Nguyen and
+    O'Connor 2015); the negative log-likelihood in nats; the Brier score summed over the classes, from 0 to 2 (Brier
+    1950). after: name them as those after temperature scaling.
+    """
+    logits = logits.double()
+    confidences, predictions = logits.softmax(1).max(1)
+    gaps = confidences - (predictions == labels).double()
+    truth = one_hot(labels, logits.shape[1])
+    suffix, words = ("_scaled", ", scaled") if after else ("", "")
+    kinds = {"ece": ("ECE", equal_width_bins), "adaptive_ece": ("adaptive ECE", equal_mass_bins)}
+    errors = {}
+    for key, (name, binned) in kinds.items():
+        statistic = functools.partial(binned_error, gaps=gaps, bins=binned(confidences))
+        errors[key + suffix] = resampled(name + words, statistic, len(labels))
+    return errors | {
+        f"nll{suffix}": mean(f"negative log-likelihood{words}", cross_entropy(logits, labels, reduction="none")),
+        f"brier{suffix}": mean(f"Brier score{words}", (logits.softmax(1) - truth).square().sum(1), bounds=(0, 2)),
+    }
+
+
+def equal_width_bins(confidences: Tensor) -> Tensor:
+    """The bin, int64 [N], of each confidence; a bin includes its upper edge."""
+    return (confidences * BINS).ceil().long().clamp(1, BINS) - 1
+
+
+def equal_mass_bins(confidences: Tensor) -> Tensor:
+    """The bin, int64 [N], of each confidence, so that the sizes of the bins differ by one image at most."""
+    bins = torch.empty(len(confidences), dtype=torch.int64)
+    sizes = torch.tensor([len(part) for part in torch.arange(len(confidences)).tensor_split(BINS)])
+    bins[confidences.argsort(stable=True)] = torch.arange(BINS).repeat_interleave(sizes)
+    return bins
+
+
+def binned_error(weights: Tensor, gaps: Tensor, bins: Tensor) -> Tensor:
+    """The mean over images of their bin's gap between confidence and accuracy, [R].
+
+    weights: [R, N]; gaps: confidence less correctness of each image [N]; bins: int64 [N].
+    """
+    sums = weights @ (one_hot(bins, BINS) * gaps[:, None])
+    return sums.abs().sum(1) / weights.sum(1)

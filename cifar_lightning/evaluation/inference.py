@@ -70,10 +70,11 @@ class Classifier:
 
         images: paths of image files or PIL images, of any size and mode; or an array or tensor
         [N, C, H, W] (or one [C, H, W]) of the `image_shape`, uint8, or floating point in [0, 1].
+        With a temperature in the checkpoint (`evaluate card=true keep_temperature=true`) probabilities are calibrated.
         Raises UserError for a file that can't be read and for an array of another shape or range.
         """
-        logits = self.logits(as_batch(images, self.image_shape))
-        return Predictions(logits.double().softmax(1).float(), self.class_names)
+        logits = self.logits(as_batch(images, self.image_shape)).double() / self.module.temperature
+        return Predictions(logits.softmax(1).float(), self.class_names)
 
     @torch.inference_mode()
     def logits(self, images: Tensor) -> Tensor:

@@ -40,6 +40,26 @@ FIGURES = {
         "Most confident mistakes",
         "The misclassified test images with the highest confidence, each with its predicted and true class.",
     ),
+    "reliability": (
+        "Reliability",
+        "Bars of the accuracy in each of 15 bins of confidence, beside a diagonal for perfect calibration.",
+    ),
+    "reliability_scaled": (
+        "Reliability after temperature scaling",
+        "The same bars with logits divided by the temperature.",
+    ),
+    "risk_coverage": (
+        "Risk and coverage",
+        "A curve of the error among the most certain images against their share of all images.",
+    ),
+    "corruptions": (
+        "Accuracy for each corruption and severity",
+        "A grid of corruptions (rows) and severities (columns), coloured by accuracy; means are in the table.",
+    ),
+    "other_test_sets": (
+        "Accuracy for each corruption and severity of CIFAR-10-C",
+        "A grid of corruptions (rows) and severities (columns), coloured by accuracy; means are in the table.",
+    ),
     "samples": ("Training images as the network sees them", "A grid of augmented training images with their classes."),
     "accuracy": ("Accuracy of each setting", "Bars of the accuracy of each setting; the numbers are in the summary."),
     "accuracy_and_time": (

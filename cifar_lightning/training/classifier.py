@@ -78,6 +78,7 @@ class ImageClassifier(L.LightningModule):
         self._scale = 1 / torch.tensor(self.std)[:, None, None]
         self._shift = -torch.tensor(self.mean)[:, None, None] * self._scale
         self._byte_scale = self._scale / 255
+        self.temperature = 1.0  # divides the logits of predictions; not 1 where a score card kept one in the checkpoint
         self.images_trained = 0  # by this process
         self.operations = Operations()
         self.events: list[str] = []  # early stopping, lowered learning rates and the like, as text

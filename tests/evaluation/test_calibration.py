@@ -2,8 +2,9 @@ import numpy as np
 import pytest
 import torch
 from numpy.testing import assert_allclose
+from sklearn.metrics import brier_score_loss, log_loss
 
-from cifar_lightning.evaluation.calibration import confidence_histogram, reliability_diagram
+from cifar_lightning.evaluation.calibration import calibration_measures, confidence_histogram, reliability_diagram
 from cifar_lightning.training.metrics import calibration_error
 
 CONFIDENCES = np.array([0.95, 0.97, 0.99, 0.5, 0.52, 1 / 15])
@@ -52,3 +53,39 @@ def test_a_network_that_is_never_wrong_has_an_empty_chart(tmp_path):
     _, wrong = confidence_histogram([0.9, 0.8], [True, True]).axes
     assert wrong.get_title("left") == "0 wrong predictions"
     assert sum(patch.get_height() for patch in wrong.patches) == 0
+
+
+@pytest.fixture
+def scored():
+    """Logits and labels of an overconfident network."""
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(1000, 5, generator=generator) * 2
+    labels = logits.softmax(1).multinomial(1, generator=generator)[:, 0]
+    return 2 * logits, labels
+
+
+def test_measures_are_those_of_numpy_and_scikit_learn(scored):
+    logits, labels = scored
+    probabilities = logits.double().softmax(1).numpy()
+    confidence, right = probabilities.max(1), probabilities.argmax(1) == labels.numpy()
+    measures = calibration_measures(logits, labels)
+    assert measures["ece"].value == pytest.approx(calibration_error(torch.from_numpy(confidence), torch.tensor(right)))
+    parts = np.array_split(np.argsort(confidence), 15)
+    adaptive = sum(abs(confidence[part].sum() - right[part].sum()) for part in parts) / 1000
+    assert measures["adaptive_ece"].value == pytest.approx(adaptive)
+    assert measures["nll"].value == pytest.approx(log_loss(labels, probabilities))
+    assert measures["brier"].value == pytest.approx(brier_score_loss(labels, probabilities, scale_by_half=False))
+    assert all(m.low < m.value < m.high and m.images == 1000 for m in measures.values())
+
+
+def test_the_interval_of_the_calibration_error_is_as_wide_as_its_spread_over_test_sets(scored):
+    logits, labels = scored
+    values = [calibration_measures(*part)["ece"] for part in zip(logits.split(250), labels.split(250), strict=True)]
+    half = np.mean([(m.high - m.low) / 2 for m in values])
+    generator = torch.Generator().manual_seed(1)
+    others = []
+    for _ in range(60):
+        rows = torch.randint(0, 1000, (250,), generator=generator)
+        confidence, predicted = logits[rows].softmax(1).max(1)
+        others.append(calibration_error(confidence, predicted == labels[rows]))
+    assert half == pytest.approx(1.96 * np.std(others), rel=0.35)

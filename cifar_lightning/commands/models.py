@@ -90,10 +90,8 @@ def torchvision_row(name: str) -> Row:
 
 def timm_row(name: str) -> Row:
     """With the size of the images and the normalization that its weights expect."""
-    import timm
-
     timm_networks.check_name(name)
-    cfg, note = timm.get_pretrained_cfg(name), "timm, without weights"
+    cfg, note = timm_networks.weights_of(name), "timm, without weights"
     if cfg.has_weights:
         note = f"timm; weights: {cfg.tag}, {cfg.input_size[-1]} px, {normalized_by(cfg.mean)}"
     size = cfg.input_size[-1]

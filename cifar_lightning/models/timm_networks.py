@@ -7,10 +7,13 @@ import re
 from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.request import urlopen
 
 from cifar_lightning.errors import UserError, first_line, nearest
+
+if TYPE_CHECKING:
+    from timm.models import PretrainedCfg
 
 LISTS = "`python -m cifar_lightning models timm=WORD` lists those whose names have the word"
 # What a key of ours is to timm.
@@ -44,6 +47,13 @@ def check_name(name: str) -> None:
         raise UserError(f"model.name={name}: timm has no such weights of {architecture}{known_tags}")
 
 
+def weights_of(name: str) -> "PretrainedCfg":
+    """What timm knows of the weights that the name stands for: where they are, for which images; empty if none are."""
+    import timm
+
+    return timm.get_pretrained_cfg(name) or timm.models.PretrainedCfg()
+
+
 def create(name: str, size: int | None, **keys: Any) -> Any:
     """The network, for images of `size` px if it is made for one size; None: for the size of its weights.
 
@@ -51,7 +61,7 @@ def create(name: str, size: int | None, **keys: Any) -> Any:
     """
     import timm
 
-    if size is not None and timm.get_pretrained_cfg(name).fixed_input_size:
+    if size is not None and weights_of(name).fixed_input_size:
         keys["img_size"] = size
     try:
         network = timm.create_model(name, **keys)
@@ -75,9 +85,7 @@ def with_weights(name: str, source: bool | str, size: int, keys: Mapping[str, An
     timm's weights come from its cache, that of the package huggingface_hub, or are downloaded to it. Raises UserError,
     with what to do, if there are none, they can't be downloaded, or those of the file don't fit.
     """
-    import timm
-
-    cfg = timm.get_pretrained_cfg(name)
+    cfg = weights_of(name)
     if source is True and not cfg.has_weights:
         raise UserError(f"model.pretrained=true: timm has no weights of {name}; give a file, model.pretrained=FILE")
     file = _cached(cfg) if source is True else str(source)
@@ -104,7 +112,7 @@ def with_weights(name: str, source: bool | str, size: int, keys: Mapping[str, An
         ) from error
 
 
-def _cached(cfg: Any) -> str | None:
+def _cached(cfg: "PretrainedCfg") -> str | None:
     """The file of these weights in huggingface_hub's cache."""
     from huggingface_hub import try_to_load_from_cache
 

@@ -33,6 +33,9 @@ SMALLER = {
     "longtail/cross_entropy": ["data.imbalance=10"],
     "longtail/logit_adjusted": ["data.imbalance=10"],
     "fewshot/4000": ["data.train_size=40"],
+    # Without downloads; with weights of ImageNet: tests/models/test_finetuning.py.
+    "finetune/vit": ["model.pretrained=false", "model.name=test_vit"],
+    "finetune/linear_probe": ["model.pretrained=false", "model.image_size=64"],
 }
 
 
@@ -45,8 +48,9 @@ def header(experiment: str) -> str:
 
 def parameters(experiment: str) -> int:
     config = compose([f"experiment={experiment}", "paths.output_dir=here"])
-    classes = {"num_classes": 100} if config.data.name == "cifar100" else {}
-    return sum(p.numel() for p in instantiate(plain(config.model) | classes).parameters())
+    keys = {"num_classes": 100} if config.data.name == "cifar100" else {}
+    keys |= {"pretrained": False} if "pretrained" in config.model else {}  # no downloads
+    return sum(p.numel() for p in instantiate(plain(config.model) | keys).parameters())
 
 
 def test_the_ten_classic_recipes_are_there():
@@ -60,7 +64,7 @@ def test_its_header_states_command_parameters_and_what_was_measured(experiment):
     (stated,) = re.findall(r"^# ([\d,]+) parameters", text, flags=re.MULTILINE)
     assert int(stated.replace(",", "")) == parameters(experiment)
     measured = r"^# Measured: \d+\.\d+( ± \d+\.\d+)? % .*\(n = \d+\)"
-    assert re.search(rf"{measured}|^# Not yet measured on a GPU; ", text, flags=re.MULTILINE)
+    assert re.search(rf"{measured}|^# Not yet measured on a GPU; |^# Not measured: ", text, flags=re.MULTILINE)
 
 
 @pytest.mark.parametrize("name", CLASSIC)
@@ -77,6 +81,7 @@ KINDS = {
     "classic/torchvision_resnet18",
     "speed/cifar94",
     "strong/resnet18",
+    "finetune/vit",
     "longtail/logit_adjusted",
     "noise/generalized_cross_entropy",
 }

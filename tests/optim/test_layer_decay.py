@@ -1,5 +1,9 @@
 """Layer-wise learning rates, against those that timm gives to a network whose layers are described to it."""
 
+import re
+from importlib import import_module
+from pathlib import Path
+
 import pytest
 import torch
 from helpers.model_configs import MODELS, NARROW, build
@@ -171,3 +175,16 @@ def test_a_run_can_use_it_and_a_resumed_one_not_change_it(command):
     assert changed.code == 1
     assert "optimizer.layer_decay=0.5: the checkpoint's run has 0.75" in changed.err
     assert command("ckpt_path=run", "trainer.max_epochs=2").code == 0
+
+
+def test_the_network_in_the_docs_has_an_order(tmp_path, monkeypatch):
+    page = (Path(__file__).parents[2] / "docs" / "finetune.md").read_text(encoding="utf-8")
+    (tmp_path / "my_net.py").write_text(re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)[0])
+    monkeypatch.syspath_prepend(tmp_path)
+    network = import_module("my_net").Net()
+    assert network(torch.zeros(2, 3, 32, 32)).shape == (2, 10)
+    found = settings(network, build_optimizer(network, ADAMW | {"layer_decay": 0.5}).param_groups)
+    assert {name: rate for name, (rate, _) in found.items()} == {
+        "stem.weight": 2.5e-4, "stem.bias": 2.5e-4, "body.0.weight": 5e-4, "body.0.bias": 5e-4, "body.2.weight": 5e-4,
+        "body.2.bias": 5e-4, "head.weight": 1e-3, "head.bias": 1e-3,
+    }  # fmt: skip

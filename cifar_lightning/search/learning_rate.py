@@ -100,13 +100,13 @@ def learning_rates(optimizer: Mapping[str, Any], prefix: str = "optimizer") -> d
     """
     if prefix == "optimizer" and not isinstance(optimizer.get("lr"), int | float):
         raise UserError(f"optimizer._target_={optimizer.get('_target_')} has no lr that could be searched")
-    found = {}
+    found: dict[str, float] = {}
     for key, value in optimizer.items():
         if isinstance(value, Mapping):
             found |= learning_rates(value, f"{prefix}.{key}")
         elif (key == "lr" or str(key).endswith("_lr")) and isinstance(value, int | float):
             found[f"{prefix}.{key}"] = float(value)
-    return found
+    return dict(sorted(found.items(), key=lambda rate: rate[0] != "optimizer.lr"))
 
 
 def range_test(config: DictConfig, min_lr: float, max_lr: float, steps: int) -> tuple[RangeTest, L.Trainer, Any]:

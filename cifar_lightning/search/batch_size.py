@@ -114,10 +114,13 @@ def find_batch_size(
         datamodule, module = build_start(config)
         if not hasattr(datamodule, "batch_size"):
             raise UserError(f"data._target_={config.data._target_} has no batch_size that could be varied")
+        images = len(datamodule.train)
+        if smallest > images:
+            raise UserError(f"min_batch_size={smallest}: the training split has only {images:,} images")
         ended = f"max_batch_size={largest}"
-        if largest > len(datamodule.train):
-            ended = f"the training split has {len(datamodule.train):,} images"
-        for size in powers(smallest, min(largest, len(datamodule.train))):
+        if largest > images:
+            ended = f"the training split has {images:,} images"
+        for size in powers(smallest, min(largest, images)):
             try:
                 measured.append(measure(config, datamodule, module, size, seconds))
             except RuntimeError as error:

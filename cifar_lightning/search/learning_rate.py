@@ -106,7 +106,7 @@ def learning_rates(optimizer: Mapping[str, Any], prefix: str = "optimizer") -> d
             found |= learning_rates(value, f"{prefix}.{key}")
         elif (key == "lr" or str(key).endswith("_lr")) and isinstance(value, int | float):
             found[f"{prefix}.{key}"] = float(value)
-    return found
+    return dict(sorted(found.items(), key=lambda rate: rate[0] != "optimizer.lr"))
 
 
 def range_test(config: DictConfig, min_lr: float, max_lr: float, steps: int) -> tuple[RangeTest, L.Trainer, Any]:

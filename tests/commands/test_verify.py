@@ -67,6 +67,26 @@ def test_the_whole_run_is_the_same_bit_for_bit(command, run):
     assert set(Path("/tmp").glob("verify-*")) <= temporary
 
 
+KINDS = [
+    "trainer.accumulate_grad_batches=2 trainer.log_every_n_steps=3 trainer.max_steps=5 data.batch_size=64",
+    "ema_decay=0.9 augmentation=mixup data.label_noise=0.2 callbacks=early_stopping",
+    "augmentation=trivial_augment data.num_workers=2 data.val_size=0",
+    "data.folds=5 data.fold=2 optimizer=muon test_tta=flip model=resnet model.widths=[4,8] model.blocks=1",
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_of_run_can_be_repeated(command, kind):
+    typed = [w for w in QUICK if not (w.startswith("model") and "model=" in kind)]
+    outcome = command(*typed, *kind.split(), f"hydra.run.dir={RUN}")
+    assert outcome.code == 0, outcome.err
+    outcome = command("verify", str(RUN))
+    assert outcome.code == 0, outcome.out
+    assert "as recorded, the same bit for bit" in outcome.out
+    assert "not compared" not in outcome.out
+
+
 def test_the_first_steps_are_compared_without_a_look_at_the_test_set(command, run):
     outcome = command("verify", str(run), "steps=4")  # three make an epoch
     assert outcome.code == 0, outcome.out + outcome.err

@@ -238,6 +238,34 @@ def test_a_table_holds_by_its_figures_and_a_run_of_each_row(command, run):
     assert "there is no longer a result in tables/../logs/b" in outcome.err
 
 
+def test_a_table_whose_runs_are_gone_is_checked_by_what_its_rows_name(command, run):
+    assert command(*QUICK, "activation=tanh", "hydra.run.dir=logs/b").code == 0
+    assert command("summarize", "logs", "out=RESULTS.md").code == 0
+    shutil.rmtree("logs")
+    outcome = command("verify", "RESULTS.md")
+    assert outcome.code == 0, outcome.out + outcome.err
+    assert outcome.out.count("✓ parameters") == outcome.out.count("✓ data checksum") == 2
+    assert "2 of 2 rows hold" in outcome.out
+    assert not Path("logs").exists()  # nothing was tested
+    table = Path("RESULTS.md")
+    replace(table, "data digits, checksum ", "data digits, checksum 0123456789abcdef and ")
+    original = table.read_text()
+    for old, new, message in (
+        ("model.channels=[4,4]", "model.channels=[4,8]", "✗ parameters"),
+        (
+            "activation=tanh",
+            "activation=tahn",
+            "row activation=tahn: it names no command that there is: activation=tahn",
+        ),
+        ("activation=tanh", "model._target_=os.getpid", "verify does not run model._target_=os.getpid from a file"),
+    ):
+        table.write_text(original.replace(old, new))
+        outcome = command("verify", "RESULTS.md")
+        assert outcome.code == 1
+        assert message in outcome.out + outcome.err
+        assert outcome.err.count("\n") <= 1
+
+
 def test_nothing_foreign_is_built_from_the_config_of_a_run(command, run):
     for old, new in (
         ("cifar_lightning.models.convnet.ConvNet", "os.getpid"),

@@ -133,10 +133,9 @@ def test_a_sealed_test_set_is_opened_by_a_reason_only(command):
     assert command("evaluate", "logs/b").code == 1
 
 
-def test_the_data_commands_and_from_python_a_seal_is_known_too(command):
-    assert command("data", "data=digits", "data.sealed=true").code == 0
+def test_a_sealed_data_module_hands_out_no_test_batches():
     data = api.load_data(api.compose(["data=digits", "data.sealed=true"]))
-    with pytest.raises(UserError, match="data.sealed=true: the test set is closed"):
+    with pytest.raises(UserError, match=r"data\.sealed=true: the test set is closed"):
         data.test_dataloader()
 
 

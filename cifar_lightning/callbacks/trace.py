@@ -49,7 +49,7 @@ class Trace(Callback):
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         step, loss = trainer.global_step, outputs.get("loss") if isinstance(outputs, dict) else None
-        due = step == 1 or step % trainer.log_every_n_steps == 0  # type: ignore[attr-defined]
+        due = step == 1 or (step and step % trainer.log_every_n_steps == 0)  # type: ignore[attr-defined]
         if due and isinstance(loss, Tensor) and step not in self._steps[-1:]:  # once, where gradients accumulate
             self._steps.append(step)
             self._losses.append(loss.detach())

@@ -45,9 +45,16 @@ def run(given: Given) -> int:
     short = given["steps"] == COMMAND.keys["steps"].default
     whole = given["steps"] == "all" or (short and path.is_dir())
     steps = None if whole else steps_of("200" if short else given["steps"])
-    if path.is_dir():
-        return 0 if holds(finished_run(path), given, steps, tolerance) else 1
+    try:
+        if path.is_dir():
+            return 0 if holds(finished_run(path), given, steps, tolerance) else 1
+        return 0 if table_holds(path, given, steps, tolerance, short) else 1
+    except Interrupted as ending:  # whose advice is about a folder that is gone
+        raise KeyboardInterrupt from ending
 
+
+def table_holds(path: Path, given: Given, steps: int | None, tolerance: float, short: bool) -> bool:
+    """Whether the table's figures are those of its runs, and a run of each row is as recorded."""
     parted: list[str] = []
     if names_runs(path):
         from cifar_lightning.evaluation.marks import marked  # imports NumPy
@@ -62,7 +69,7 @@ def run(given: Given) -> int:
         held = claims_hold(path, given, 1 if short else steps)
     broken = [name for name, good in held if not good]
     say(f"{len(held) - len(broken)} of {len(held)} rows hold" + (f"; not {', '.join(broken)}" if broken else ""))
-    return 1 if parted or broken else 0
+    return not parted and not broken
 
 
 def claims_hold(table: Path, given: Given, steps: int | None) -> list[tuple[str, bool]]:
@@ -115,12 +122,9 @@ def holds(recorded: Run, given: Given, steps: int | None, tolerance: float, name
         steps, reason = limit
         say(f"{folder}: repeated up to step {steps:,} only: {reason}")
     say(f"{name or folder}: training {'the whole run' if steps is None else f'{steps:,} steps'} again")
+    words, trust = ["verify", *given["typed"]], [name for name in (given["trust"] or "").split(",") if name]
     with tempfile.TemporaryDirectory(prefix="verify-", ignore_cleanup_errors=True) as scratch:
-        try:
-            words, trust = ["verify", *given["typed"]], [name for name in (given["trust"] or "").split(",") if name]
-            new = replay(recorded, Path(scratch), log_dir, words, steps, given["data.root"], trust)
-        except Interrupted as ending:
-            raise KeyboardInterrupt(str(ending)) from None
+        new = replay(recorded, Path(scratch), log_dir, words, steps, given["data.root"], trust)
         again = Run(Path(scratch) / "metrics.json", new)
         findings = compared(recorded, again, steps, tolerance)
     show(findings)

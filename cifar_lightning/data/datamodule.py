@@ -46,6 +46,7 @@ class ImageDataModule(L.LightningDataModule):
         channels: Literal[1, 3] | None = None,
         fit: Literal["crop", "squash"] = "crop",
         unreadable: Literal["refuse", "leave_out"] = "refuse",
+        sealed: bool = False,
         labels_file: str | Path | None = None,
         labels_key: str | None = None,
         train_size: int | float | None = None,
@@ -89,6 +90,7 @@ class ImageDataModule(L.LightningDataModule):
             labels_key=labels_key,
             variants=variants,
         )
+        self.sealed = sealed
         self.name, self.root, self.normalize = name, Path(root), normalize
         self.batch_size, self.eval_batch_size, self.drop_last = batch_size, eval_batch_size, drop_last
         self.size_schedule, self.keep_hardest = size_schedule or (), keep_hardest
@@ -144,6 +146,8 @@ class ImageDataModule(L.LightningDataModule):
         return self._evaluation_loader(self.val) if len(self.val) else []
 
     def test_dataloader(self) -> EvaluationLoader:
+        if self.sealed:
+            raise UserError("data.sealed=true: the test set is closed; evaluate ckpt_path=RUN unseal=REASON opens it")
         return self._evaluation_loader(self.test)
 
     def teardown(self, stage: str | None = None) -> None:

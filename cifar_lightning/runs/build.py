@@ -48,7 +48,7 @@ def build_datamodule(config: DictConfig) -> Any:
         message = f"data._target_={config.data._target_}: expected a LightningDataModule"
         own = {key: value for key, value in plain(config.data).items() if key != "sealed"}
         return adopted(expect(instantiate(own), L.LightningDataModule, message))
-    settings = {key: value for key, value in plain(config.data).items() if key not in ("_target_", "sealed")}
+    settings = {key: value for key, value in plain(config.data).items() if key != "_target_"}
     transforms = []
     for name, transform in config.augmentation.transforms.items():
         try:

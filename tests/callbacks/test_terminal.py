@@ -96,7 +96,7 @@ def test_a_run_says_where_it_is_once_and_what_can_be_typed_next(command):
     assert "tested checkpoint" not in out
     after = [line.strip() for line in out.partition("next:")[2].splitlines() if line.strip()]
     assert after[0] == "python -m cifar_lightning report run"
-    assert after[1] == "python -m cifar_lightning predict ckpt_path=run index=test:0,1,2"
+    assert after[1] == "python -m cifar_lightning predict ckpt_path=run index=val:0,1,2"
     assert after[2].endswith("logger=none seed=4")
 
 

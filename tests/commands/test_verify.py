@@ -67,6 +67,26 @@ def test_the_whole_run_is_the_same_bit_for_bit(command, run):
     assert set(Path("/tmp").glob("verify-*")) <= temporary
 
 
+KINDS = [
+    "trainer.accumulate_grad_batches=2 trainer.log_every_n_steps=3 trainer.max_steps=5 data.batch_size=64",
+    "ema_decay=0.9 augmentation=mixup data.label_noise=0.2 callbacks=early_stopping",
+    "augmentation=trivial_augment data.num_workers=2 data.val_size=0",
+    "data.folds=5 data.fold=2 optimizer=muon test_tta=flip model=resnet model.widths=[4,8] model.blocks=1",
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_of_run_can_be_repeated(command, kind):
+    typed = [w for w in QUICK if not (w.startswith("model") and "model=" in kind)]
+    outcome = command(*typed, *kind.split(), f"hydra.run.dir={RUN}")
+    assert outcome.code == 0, outcome.err
+    outcome = command("verify", str(RUN))
+    assert outcome.code == 0, outcome.out
+    assert "as recorded, the same bit for bit" in outcome.out
+    assert "not compared" not in outcome.out
+
+
 def test_the_first_steps_are_compared_without_a_look_at_the_test_set(command, run):
     outcome = command("verify", str(run), "steps=4")  # three make an epoch
     assert outcome.code == 0, outcome.out + outcome.err
@@ -116,10 +136,11 @@ TAMPERED = {
     "predictions": (changed_rows("predictions.csv", prediction="11"), "another class for 1 of 360 images"),
     "weights": (changed_weights, "parted by up to 0.1"),
 }
-SHORT = {"seed", "losses", "accuracy"}  # in the first steps, too; the others in the slow tests only
+SHORT = ("seed", "losses", "accuracy")  # found in the first steps, too
+FAST = (*SHORT, "weights")
 
 
-@pytest.mark.parametrize("what", TAMPERED)
+@pytest.mark.parametrize("what", [w if w in FAST else pytest.param(w, marks=pytest.mark.slow) for w in TAMPERED])
 def test_what_was_changed_is_found(command, run, what):
     change, words = TAMPERED[what]
     change(run)
@@ -216,6 +237,34 @@ def test_a_table_holds_by_its_figures_and_a_run_of_each_row(command, run):
     outcome = command("verify", "tables/RESULTS.md")
     assert (outcome.code, outcome.err.count("\n")) == (1, 1)
     assert "there is no longer a result in tables/../logs/b" in outcome.err
+
+
+def test_a_table_whose_runs_are_gone_is_checked_by_what_its_rows_name(command, run):
+    assert command(*QUICK, "activation=tanh", "hydra.run.dir=logs/b").code == 0
+    assert command("summarize", "logs", "out=RESULTS.md").code == 0
+    shutil.rmtree("logs")
+    outcome = command("verify", "RESULTS.md")
+    assert outcome.code == 0, outcome.out + outcome.err
+    assert outcome.out.count("✓ parameters") == outcome.out.count("✓ data checksum") == 2
+    assert "2 of 2 rows hold" in outcome.out
+    assert not Path("logs").exists()  # nothing was tested
+    table = Path("RESULTS.md")
+    replace(table, "data digits, checksum ", "data digits, checksum 0123456789abcdef and ")
+    original = table.read_text()
+    for old, new, message in (
+        ("model.channels=[4,4]", "model.channels=[4,8]", "✗ parameters"),
+        (
+            "activation=tanh",
+            "activation=tahn",
+            "row activation=tahn: it names no command that there is: activation=tahn",
+        ),
+        ("activation=tanh", "model._target_=os.getpid", "verify does not run model._target_=os.getpid from a file"),
+    ):
+        table.write_text(original.replace(old, new))
+        outcome = command("verify", "RESULTS.md")
+        assert outcome.code == 1
+        assert message in outcome.out + outcome.err
+        assert outcome.err.count("\n") <= 1
 
 
 def test_nothing_foreign_is_built_from_the_config_of_a_run(command, run):

@@ -7,6 +7,7 @@ import pytest
 from helpers.processes import run as run_command
 
 from cifar_lightning import api
+from cifar_lightning.errors import UserError
 from cifar_lightning.reporting.ledger import read
 
 QUICK = [
@@ -130,6 +131,12 @@ def test_a_sealed_test_set_is_opened_by_a_reason_only(command):
     assert [line.get("unseal") for line in lines()] == ["our one table", None]
     Path("logs/a").rename("logs/b")  # another run, as far as the ledger knows
     assert command("evaluate", "logs/b").code == 1
+
+
+def test_a_sealed_data_module_hands_out_no_test_batches():
+    data = api.load_data(api.compose(["data=digits", "data.sealed=true"]))
+    with pytest.raises(UserError, match=r"data\.sealed=true: the test set is closed"):
+        data.test_dataloader()
 
 
 def test_a_seal_is_for_sealed_runs(command, run):

@@ -107,6 +107,7 @@ def test_accuracy_without_excluded_images_and_by_corrected_labels(checkpoint, co
         (["card=ood", "ood=[]"], "there is no data set (empty)"),
         (["card=ood", "ood=[digits]"], "ood=digits: the checkpoint was trained on it"),
         (["card=cost", "ood=[svhn]"], "ood has no effect without the part ood"),
+        (["card=ood", "ood=[npz]"], "say where the images of npz are, ood=[npz:PATH]"),
         (["card=ood", "ood=[npz:a.ckpt]"], "a.ckpt"),
         (["ood=[svhn]"], "ood has no effect without card=true"),
         (["card=selective", "keep_temperature=true"], "keep_temperature=true needs the part calibration"),

@@ -1,7 +1,7 @@
 """The score card of a checkpoint, which is `evaluate card=…`."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -41,40 +41,59 @@ def run(given: Given) -> int:
     checkpoint: Path = given["ckpt_path"][0]
     if len(given["ckpt_path"]) > 1:
         raise UserError("card scores one network: name one checkpoint")
+    test_ledger = ledger.ledger_of(checkpoint, given["paths.log_dir"])
     out = output_path(Path(given["out"] or checkpoint.with_name(f"{checkpoint.stem}_card")).expanduser(), folder=True)
 
     # These import torch, which help and errors do without.
-    from rich.progress import TimeElapsedColumn
-
-    from cifar_lightning.evaluation.card import score
+    from cifar_lightning.evaluation.card import missing
+    from cifar_lightning.evaluation.looks import note_look
 
     start = time.perf_counter()
-    subject, provenance = subject_of(given, checkpoint, most, others, "ood" in names)
-    if keep and subject.val_logits is None:
+    subject, provenance = subject_of(given, checkpoint, test_ledger, most, others, "ood" in names)
+    left_out = {name: reason for name in names if (reason := missing(name, subject))}
+    if left_out and len(names) < len(PARTS):
+        raise UserError(next(f"card={name}: {reason}" for name, reason in left_out.items()))
+    if keep and not len(subject.data.val):
         raise UserError("keep_temperature=true: the checkpoint's run has no validation split (data.val_size=0)")
-    with progress("card", STEPS, "the card", TimeElapsedColumn()) as update:
-        whole = len(names) == len(PARTS)
-        parts = score(subject, names, lambda done, what: update(int(done * STEPS), what), whole=whole)
-    made = {name: part for name, part in parts.items() if not isinstance(part, str)}
-    config = subject.classifier.config
+    words, config, judged = command("evaluate", *given["typed"]), subject.classifier.config, owner(checkpoint)
+    look = note_look(test_ledger, config, subject.data, command=words, run=judged, unseal=given["unseal"])
+    parts = scored(subject, [name for name in names if name not in left_out])
     choices = config.get("choices", {})
     card = {
         "name": " ".join(str(choices[key]) for key in ("experiment", "model") if choices.get(key)) or checkpoint.name,
         "checkpoint": str(checkpoint),
         "seed": config.get("seed"),
-        "parts": {name: {**plain_part(part), "figures": list(part.figures)} for name, part in made.items()},
-        "left_out": {name: reason for name, reason in parts.items() if isinstance(reason, str)},
+        "parts": {name: plain_part(part) for name, part in parts.items()},
+        "left_out": left_out,
         "card_images": most,
         "seconds": time.perf_counter() - start,
+        "command": words,
+        **look,
         **provenance,
     }
-    write(out, card, {name: figure for part in made.values() for name, figure in part.figures.items()})
+    card["looks"] = ledger.looks([(out, {"test/acc": None, **card})], test_ledger)
+    write(out, card, {name: figure for part in parts.values() for name, figure in part.figures.items()})
     if keep:
         from cifar_lightning.checkpoints.temperature import write_temperature
 
-        write_temperature(checkpoint, made["calibration"].details["temperature"])
-        say(f"temperature  {made['calibration'].details['temperature']:.4f}, kept in {checkpoint}")
+        write_temperature(checkpoint, parts["calibration"].details["temperature"])
+        say(f"temperature  {parts['calibration'].details['temperature']:.4f}, kept in {checkpoint}")
     return 0
+
+
+def owner(checkpoint: Path) -> Path:
+    """The run's folder, or the file where it is in none: what the ledger names."""
+    return folder_of(checkpoint) or checkpoint
+
+
+def scored(subject: Any, names: Sequence[str]) -> dict[str, Any]:
+    """The parts, with a bar that says which is being made."""
+    from rich.progress import TimeElapsedColumn
+
+    from cifar_lightning.evaluation.card import score
+
+    with progress("card", STEPS, "the card", TimeElapsedColumn()) as update:
+        return score(subject, names, lambda done, what: update(int(done * STEPS), what))
 
 
 def part_names(text: str) -> list[str]:
@@ -104,12 +123,19 @@ def other_data(text: str) -> dict[str, Path | None]:
         name, _, folder = word.strip().partition(":")
         if name not in SETS:
             raise UserError(f"ood={text}: there is no data set {name or '(empty)'}{nearest(name, list(SETS))}")
+        if SETS[name].train_images is None and not folder:
+            raise UserError(f"ood={text}: say where the images of {name} are, ood=[{name}:PATH]")
         folders[name] = Path(folder).expanduser() if folder else None
     return folders
 
 
 def subject_of(
-    given: Given, checkpoint: Path, most: int | None, others: dict[str, Path | None] | None, wanted: bool
+    given: Given,
+    checkpoint: Path,
+    test_ledger: Path,
+    most: int | None,
+    others: dict[str, Path | None] | None,
+    wanted: bool,
 ) -> tuple[Any, dict[str, Any]]:
     """What is scored, with its logits, and where it was scored.
 
@@ -122,15 +148,14 @@ def subject_of(
     from cifar_lightning.evaluation.card import Subject
     from cifar_lightning.evaluation.corrected_labels import corrected_labels
     from cifar_lightning.evaluation.inference import Classifier
-    from cifar_lightning.evaluation.looks import check_seal, note_look
+    from cifar_lightning.evaluation.looks import check_seal
     from cifar_lightning.evaluation.other_data import other_images, present
     from cifar_lightning.evaluation.testing import build_evaluator, chosen_split, kept_images
     from cifar_lightning.runs import record
 
     adopt_lightning_loggers()
     module = load_classifier(checkpoint, given["trust"])
-    test_ledger, judged = ledger.ledger_of(checkpoint, given["paths.log_dir"]), folder_of(checkpoint) or checkpoint
-    check_seal(module.config, test_ledger, judged, given["unseal"])
+    check_seal(module.config, test_ledger, owner(checkpoint), given["unseal"])
     ledger.check_writable(test_ledger)
     trainer = build_evaluator(module.config, given["accelerator"], "32-true")
     data = load_data(module.config, given["data.root"], checkpoint, given["trust"])
@@ -145,15 +170,9 @@ def subject_of(
         raise UserError(f"ood={data.name}: the checkpoint was trained on it; name other data")
     folders = present(data.name, root) if others is None else {n: f or root for n, f in others.items()}
     images = other_images(folders, data.image_shape) if wanted else {}
-    typed = command("evaluate", *given["typed"])
-    look = note_look(test_ledger, module.config, data, command=typed, run=judged, unseal=given["unseal"])
-    provenance = {"command": typed, **look, **record.provenance(trainer, data)}
-    provenance["looks"] = ledger.looks([(checkpoint, {"test/acc": None, **provenance})], test_ledger)
     classifier = Classifier(module, trainer.strategy.root_device)
-    val_logits = classifier.logits(data.val.images) if len(data.val) else None
-    logits = classifier.logits(test.images)
-    subject = Subject(classifier, data, root, test, logits, val_logits, most or len(test), kept, labels, images)
-    return subject, provenance
+    subject = Subject(classifier, data, root, test, most or len(test), kept, labels, images)
+    return subject, record.provenance(trainer, data)
 
 
 def plain_part(part: Any) -> dict[str, Any]:
@@ -163,6 +182,7 @@ def plain_part(part: Any) -> dict[str, Any]:
         "notes": list(part.notes),
         "details": dict(part.details),
         "headlines": list(part.headlines),
+        "figures": list(part.figures),
     }
 
 
@@ -181,8 +201,8 @@ def write(out: Path, card: Mapping[str, Any], drawn: Mapping[str, Any]) -> None:
         get_console().print(tables.rich_table(card_page.measure_rows(part["measures"]), part["title"]))
         for note in part["notes"]:
             say(f"  {note}")
-    for sentence in card["looks"]:
-        say(sentence)
+    for note in card["looks"]:
+        say(note)
     for name, reason in card["left_out"].items():
         say(f"left out: {name}: {reason}")
     for what, file in (("numbers", "card.json"), ("page", "card.html"), ("for a README", "card.md")):

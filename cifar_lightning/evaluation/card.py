@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -10,7 +11,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from cifar_lightning.data.loader import Split
-from cifar_lightning.data.published_tests import corruptions_in, new_test_sets
+from cifar_lightning.data.published_tests import corrupted_split, corruptions_in, new_test_sets
 from cifar_lightning.errors import UserError
 from cifar_lightning.evaluation.attacks import ATTACKS, BOUNDLESS, LONGER, SEARCH, masking, survivors
 from cifar_lightning.evaluation.calibration import calibration_measures, reliability_diagram
@@ -39,7 +40,7 @@ Tick = Callable[[float, str], None]  # called with the share that is done, and w
 
 @dataclass(frozen=True)
 class Subject:
-    """What is scored: a classifier and its data, with the logits [N, K] of the test images and of the validation split.
+    """What is scored: a classifier and its data.
 
     root: the folder with the data; images: at most so many for each corruption, half as many for each attack;
     kept: indices of the test images without those to leave out; corrected: labels of all test images; others: images
@@ -50,12 +51,20 @@ class Subject:
     data: Any
     root: Path
     test: Split
-    logits: Tensor
-    val_logits: Tensor | None = None
     images: int = 2_000
     kept: Tensor | None = None
     corrected: Tensor | None = None
     others: Mapping[str, Tensor] = field(default_factory=dict)
+
+    @cached_property
+    def logits(self) -> Tensor:
+        """[N, K] of all test images."""
+        return self.classifier.logits(self.test.images)
+
+    @cached_property
+    def val_logits(self) -> Tensor | None:
+        """Those of the validation split, None where there is none."""
+        return self.classifier.logits(self.data.val.images) if len(self.data.val) else None
 
     def some(self, most: int) -> Tensor:
         """The indices of at most so many test images, always the same ones, in order."""
@@ -81,20 +90,11 @@ class Part:
     headlines: Sequence[str] = ()
 
 
-def score(subject: Subject, names: Sequence[str], tick: Tick, *, whole: bool = False) -> dict[str, Part | str]:
-    """The parts of the card by name; of a whole card, the reason in the place of a part that can't be made.
-
-    Raises UserError for such a part that was asked for by its name, before the others are made.
-    """
-    reasons = {name: reason for name in names if (reason := missing(name, subject))}
-    if reasons and not whole:
-        raise UserError(next(f"card={name}: {reason}" for name, reason in reasons.items()))
-    total, done = sum(SECONDS[name] for name in names if name not in reasons), 0
-    parts: dict[str, Part | str] = {}
+def score(subject: Subject, names: Sequence[str], tick: Tick) -> dict[str, Part]:
+    """The parts of the card, by name. `missing` says before which can't be made."""
+    total, done = sum(SECONDS[name] for name in names), 0
+    parts: dict[str, Part] = {}
     for name in names:
-        if name in reasons:
-            parts[name] = reasons[name]
-            continue
         start, length = done / total, SECONDS[name] / total
 
         def within(part: float, what: str, start: float = start, length: float = length, name: str = name) -> None:
@@ -108,7 +108,7 @@ def score(subject: Subject, names: Sequence[str], tick: Tick, *, whole: bool = F
 
 
 def missing(name: str, subject: Subject) -> str | None:
-    """Why a part can't be made, if it can't."""
+    """Why a part can't be made, if it can't. Raises UserError for damaged files."""
     if name == "people":
         try:
             counts_of(subject.root, subject.test)
@@ -119,6 +119,8 @@ def missing(name: str, subject: Subject) -> str | None:
             return "CIFAR-10.1, CIFAR-10.2 and CIFAR-10-C have the classes of cifar10 only"
         if not new_test_sets(subject.root) and not corruptions_in(subject.root):
             return f"there are no files of CIFAR-10.1, CIFAR-10.2 or CIFAR-10-C in {subject.root}"
+        for kind in corruptions_in(subject.root):  # damaged files are found before the work
+            corrupted_split(subject.root, kind, 1, [len(subject.test) - 1])
     if name == "ood" and not subject.others:
         return "there is no other data in the data folder: name some with ood=[NAME], or ood=[NAME:FOLDER]"
     return None

@@ -7,11 +7,11 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
-from torch.utils.flop_counter import FlopCounterMode
 
 from cifar_lightning.data.loader import Split
 from cifar_lightning.evaluation.inference import Classifier
 from cifar_lightning.evaluation.intervals import Measure, share
+from cifar_lightning.training.operations import per_image
 
 BATCHES = (1, 256)
 SECONDS = 1.5  # of measuring each batch size
@@ -24,10 +24,11 @@ def cost_measures(classifier: Classifier, split: Split) -> dict[str, Measure]:
     The spread of a latency is its range without the fastest and slowest tenth. Sizes are those of the weights' files.
     """
     network = classifier.module.network
-    image = split.images[:1].to(classifier.module.device)
+    channels, size = split.images.shape[1], split.images.shape[-1]
+    operations = per_image(network, "evaluated", channels, size, ())
     measures = {
         "parameters": Measure("parameters", sum(p.numel() for p in network.parameters()), unit="count"),
-        "multiply_adds": Measure("multiply-adds of an image", multiply_adds(classifier, image), unit="count"),
+        "multiply_adds": Measure("multiply-adds of an image", operations // 2, unit="count"),
     }
     for size in BATCHES:
         measures[f"latency_{size}"] = latency(classifier, split.images[torch.arange(size) % len(split)])
@@ -39,13 +40,6 @@ def cost_measures(classifier: Classifier, split: Split) -> dict[str, Measure]:
         measures[f"size_{name}"] = Measure(f"size in {name}", file_size(file), unit="bytes")
         measures[f"acc_{name}"] = share(f"accuracy in {name}", hits)
     return measures
-
-
-def multiply_adds(classifier: Classifier, image: Tensor) -> int:
-    """Half of the operations that torch counts in convolutions and matrix products, for one image."""
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        classifier.module(image)
-    return counter.get_total_flops() // 2
 
 
 @torch.inference_mode()

@@ -5,9 +5,9 @@ from pathlib import Path
 
 from torch import Tensor
 
+from cifar_lightning.checkpoints.load import load_data
 from cifar_lightning.config.checks import compose_checked
 from cifar_lightning.config.compose import plain, quoted
-from cifar_lightning.data.datamodule import ImageDataModule
 from cifar_lightning.data.sets import SETS
 from cifar_lightning.errors import UserError
 
@@ -31,12 +31,11 @@ def other_images(folders: Mapping[str, Path | None], shape: Sequence[int]) -> di
 def images_of(name: str, folder: Path | None, shape: Sequence[int]) -> Tensor:
     channels, size = shape[0], shape[-1]
     words = [f"data={name}", "data.val_size=0", f"data.channels={channels}"]
-    words += [f"data.root={quoted(folder)}"] if folder and name != "digits" else []
     words += [f"data.image_size={size}"] if size in SETS[name].image_sizes else []
+    words += [f"data.root={quoted(folder)}"] if folder and name != "digits" else []
     words += ["data.verify=false"] if SETS[name].official else []
     config = plain(compose_checked(words).data)
-    data = ImageDataModule(**{key: value for key, value in config.items() if key != "_target_"})
-    data.setup()
+    data = load_data({"data": config}, str(folder) if folder else None)
     if data.image_shape != tuple(shape):
         raise UserError(f"ood={name}: its images are {list(data.image_shape)}, the network takes {list(shape)}")
     return data.test.images

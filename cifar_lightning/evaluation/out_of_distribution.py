@@ -29,9 +29,9 @@ def detection_measures(inside: Tensor, outside: Tensor, name: str) -> dict[str, 
         # From the highest score down; equal scores share a rank.
         ranks = scores.unique(return_inverse=True)[1]
         ranks = ranks.max() - ranks
-        for metric, statistic in (("auroc", auroc), ("fpr95", fpr95)):
+        for metric, statistic, share_of in (("auroc", auroc, None), ("fpr95", fpr95, len(outside))):
             measures[f"{metric}_{key}_{name}"] = resampled(
-                f"{name}: {metric.upper()}, {words}", partial(statistic, ranks=ranks, own=own), len(own)
+                f"{name}: {metric.upper()}, {words}", partial(statistic, ranks=ranks, own=own), len(own), share_of
             )
     return measures
 

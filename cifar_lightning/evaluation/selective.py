@@ -16,7 +16,12 @@ def selective_measures(logits: Tensor, labels: Tensor) -> dict[str, Measure]:
     wrong = ranked_mistakes(logits, labels)
     return {
         "aurc": resampled("area under the risk-coverage curve", lambda weights: area(weights, wrong), len(wrong)),
-        "acc_at_90": resampled("accuracy at 90 % coverage", lambda w: 1 - risk_at(w, wrong, COVERAGE), len(wrong)),
+        "acc_at_90": resampled(
+            "accuracy at 90 % coverage",
+            lambda weights: 1 - risk_at(weights, wrong, COVERAGE),
+            len(wrong),
+            share_of=round(COVERAGE * len(wrong)),
+        ),
     }
 
 

@@ -93,6 +93,7 @@ def facts(card: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("Data", f"{card['data']}, checksum {card['data_checksum']}"),
         ("Intervals", "shares: Wilson's; means: normal; other statistics: bootstrap over the images"),
         ("Precision", f"{card['precision']}, whatever the run was trained in"),
+        ("Looks", " ".join(card["looks"])),
         ("Time", duration(card["seconds"])),
         ("Hardware", card["hardware"]),
         ("Versions", ", ".join(f"{name} {version}" for name, version in card["versions"].items())),

@@ -107,6 +107,7 @@ def test_accuracy_without_excluded_images_and_by_corrected_labels(checkpoint, co
         (["card=ood", "ood=[]"], "there is no data set (empty)"),
         (["card=ood", "ood=[digits]"], "ood=digits: the checkpoint was trained on it"),
         (["card=cost", "ood=[svhn]"], "ood has no effect without the part ood"),
+        (["card=ood", "ood=[npz]"], "say where the images of npz are, ood=[npz:PATH]"),
         (["card=ood", "ood=[npz:a.ckpt]"], "a.ckpt"),
         (["ood=[svhn]"], "ood has no effect without card=true"),
         (["card=selective", "keep_temperature=true"], "keep_temperature=true needs the part calibration"),
@@ -233,3 +234,31 @@ def test_damaged_files_of_others_end_in_one_line(on_cifar, command, file, conten
     assert (outcome.code, outcome.err.count("\n")) == (1, 1), outcome.err
     assert message in outcome.err
     assert not (command.folder / "a_card").exists()
+
+
+def test_a_card_is_one_look_at_the_test_set_and_a_seal_keeps_it_closed(command):
+    path = write_checkpoint(command.folder / "a.ckpt", config=whole_config("data.val_size=0", "data.sealed=true"))
+    outcome = command("evaluate", "a.ckpt", "card=selective")
+    assert (outcome.code, outcome.out) == (1, "")
+    assert "this run's test set is sealed" in outcome.err
+    assert [file.name for file in command.folder.iterdir()] == [path.name]
+    card, out = card_of(command, "card=selective", "unseal=why not")
+    (line,) = (command.folder / "logs" / "test_ledger.jsonl").read_text().splitlines()
+    look = json.loads(line)
+    assert (look["hash"], look["unseal"], look["images"]) == (card["test_look"], "why not", 360)
+    assert "Test set of digits: looked at once by 1 setting." in out
+    assert "looked at once by 1 setting" in (command.folder / "card" / "card.html").read_text()
+    card_of(command, "card=selective")
+    assert len((command.folder / "logs" / "test_ledger.jsonl").read_text().splitlines()) == 2
+
+
+def test_parts_that_are_all_right_still_have_an_interval(command, monkeypatch):
+    labels = torch.from_numpy(load_digits().test.labels)
+    sure = 9 * torch.nn.functional.one_hot(labels, 10).float()
+    monkeypatch.setattr("cifar_lightning.evaluation.inference.Classifier.logits", lambda self, images: sure)
+    write_checkpoint(command.folder / "a.ckpt", config=whole_config("data.val_size=0"))
+    card, _ = card_of(command, "card=selective,accuracy")
+    for part, key, n in (("accuracy", "acc", 360), ("selective", "acc_at_90", 324)):
+        measure = card["parts"][part]["measures"][key]
+        assert (measure["value"], measure["high"]) == (1, 1)
+        assert measure["low"] == pytest.approx(n / (n + 1.959964**2))  # Wilson's, for n of n

@@ -1,8 +1,8 @@
 """The classes and functions that the config in a checkpoint may name.
 
 A checkpoint may come from anyone. Its config may name networks, optimizers, schedules and augmentations of this
-package, torch's activations and optimizers, torchvision's transforms, and classes of modules that the user trusts by
-name. All names are checked before any other module is imported.
+package, torch's activations and optimizers, those of pytorch_optimizer, torchvision's transforms, and classes of
+modules that the user trusts by name. All names are checked before any other module is imported.
 """
 
 import importlib
@@ -23,6 +23,7 @@ from cifar_lightning.config.rules import RULES
 from cifar_lightning.config.signatures import parameter_choices
 from cifar_lightning.data import augmentation
 from cifar_lightning.errors import UserError
+from cifar_lightning.optim.extra import PACKAGE, check_name
 
 # Real configs are shallow; deep nesting would be an attack on recursive functions.
 MAX_DEPTH = 8
@@ -47,13 +48,16 @@ def is_admitted(target: Any, trusted: Sequence[str] = ()) -> bool:
     """Whether `target` may be built, or is in a trusted module.
 
     Only what a module (or its package) defines itself is admitted, not what it imports, such as torch.hub.
+    Raises UserError for an optimizer of an extra that is not installed.
     """
     if not isinstance(target, str):
         return False
     module, _, name = target.rpartition(".")
     if any(target == known or module == known or module.startswith(f"{known}.") for known in trusted):
         return True
-    if module not in MODULES:
+    if module == PACKAGE:
+        check_name(target)
+    elif module not in MODULES:
         return False
     thing = vars(importlib.import_module(module)).get(name)
     home = getattr(thing, "__module__", "")

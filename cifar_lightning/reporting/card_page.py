@@ -89,7 +89,6 @@ def tile(card: Mapping[str, Any], part: str, key: str, words: str) -> tuple[str,
 def facts(card: Mapping[str, Any]) -> list[tuple[str, str]]:
     return [
         ("Checkpoint", card["checkpoint"]),
-        *(("Looks", sentence) for sentence in card["looks"]),
         ("Data", f"{card['data']}, checksum {card['data_checksum']}"),
         ("Intervals", "shares: Wilson's; means: normal; other statistics: bootstrap over the images"),
         ("Precision", f"{card['precision']}, whatever the run was trained in"),

@@ -17,7 +17,7 @@ NARROW: dict[str, dict[str, Any]] = {
     "densenet": {"depth": 16, "growth_rate": 8},
     "preact_resnet": {"blocks": 1},
     "speednet": {"widths": [16, 32, 32]},
-    "timm": {"name": "test_resnet"},
+    "timm": {"name": "test_efficientnet"},
     "resnet18": {"stem_width": 8, "widths": [8, 16, 32, 64]},
     "vgg": {"depth": 11},
     "vit": {"width": 48, "depth": 2, "heads": 4, "hidden": 96},

@@ -38,9 +38,9 @@ def disagreement(logits: Tensor) -> dict[str, Any]:
     """How different the members' predictions are; logits [M, N, K].
 
     disagreement: the share of images for which two members predict different classes, as a mean over the pairs
-    (Fort et al. 2019, arXiv 1912.02757, section 4.2); disagreement_of_pairs: for each pair, [M, M].
+    (Fort et al. 2019, arXiv 1912.02757); disagreement_of_pairs: for each pair, [M, M].
     js_divergence: the members' Jensen-Shannon divergence in nats, as a mean over the images: the mean Kullback-Leibler
-    divergence from their mean (Lin 1991; times M the disagreement of Lakshminarayanan et al. 2017, section 3.5). 0 if
+    divergence from their mean (Lin 1991; times M, what Lakshminarayanan et al. 2017 call disagreement). 0 if
     all agree, at most log M.
     """
     classes = logits.argmax(2)

@@ -121,7 +121,14 @@ def members_logits(
     trainer: that of the first classifier; the others are tested on its device. precision: one for all, instead.
     """
     accelerator, found = trainer.strategy.root_device.type, []
-    for i, classifier in enumerate(classifiers):
-        own = trainer if i == 0 else build_evaluator(classifier.config, accelerator, precision)
-        found.append(test_logits(own, classifier, split, batch_size, tta))
+    trainers = {_saved_precision(classifiers[0]): trainer}
+    for classifier in classifiers:
+        saved = _saved_precision(classifier)
+        if saved not in trainers:
+            trainers[saved] = build_evaluator(classifier.config, accelerator, precision)
+        found.append(test_logits(trainers[saved], classifier, split, batch_size, tta))
     return torch.stack(found)
+
+
+def _saved_precision(classifier: ImageClassifier) -> str:
+    return str(classifier.config.get("trainer", {}).get("precision"))

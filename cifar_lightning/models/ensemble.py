@@ -1,7 +1,7 @@
 """Several trained networks as one, whose probabilities are the mean of theirs.
 
 B. Lakshminarayanan, A. Pritzel, C. Blundell, "Simple and scalable predictive uncertainty estimation using deep
-ensembles", 2017 (arXiv 1612.01474), section 2.4.
+ensembles", 2017 (arXiv 1612.01474).
 """
 
 import math

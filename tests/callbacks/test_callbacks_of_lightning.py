@@ -21,9 +21,9 @@ ARGUMENTS = {
 REFUSED = {
     "BackboneFinetuning": "use model.freeze",
     "BaseFinetuning": "it is a base class",
-    "BatchSizeFinder": "set data.batch_size",
+    "BatchSizeFinder": "the command batch_size_find",
     "DeviceStatsMonitor": "logger=csv",
-    "LearningRateFinder": "set optimizer.lr",
+    "LearningRateFinder": "the command lr_find",
     "ModelPruning": "channels_last=false",
     "SpikeDetection": "callbacks.finite_loss",
     "StochasticWeightAveraging": "use swa_start=0.75",

@@ -19,6 +19,7 @@ from cifar_lightning.reporting.tables import (
     markdown_table,
     mean_and_std,
     number,
+    operations,
     spread,
     without_empty_columns,
 )
@@ -212,7 +213,7 @@ def _figures(setting: Setting) -> Row:
         "test accuracy": f"{spread(test)} ({len(test)})" if test else NOTHING,
         "validation": spread(val) + (f" ({len(val)})" if val and len(val) != len(test) else ""),
         "seconds": number(seconds, 1 if seconds is not None and seconds < 10 else 0),
-        "PFLOP": NOTHING if spent is None else f"{spent / 1e15:.3g}",
+        "operations": operations(spent),
         "images/s": number(mean_and_std(setting.values("images_per_second"))[0]),
     }
 

@@ -162,7 +162,7 @@ def columns(rows: Sequence[Row]) -> list[str]:
 def is_numeric(rows: Sequence[Row], column: str) -> bool:
     texts = [row.get(column, "") for row in rows]
     # A number, optionally with standard deviation, count and unit: "70.31 %", "59.0 ± 0.4 (3)", "5:01 min".
-    pattern = r"[-+]?\d[\d.,:e+-]*( ± [\d.]+)?( \(\d+\))?( (%|s|min|h))?"
+    pattern = r"[-+]?\d[\d.,:e+-]*( ± [\d.]+)?( \(\d+\))?( (%|s|min|h|[GTP]FLOP))?"
     looks = [re.fullmatch(pattern, text) is not None for text in texts]
     return any(looks) and all(look or text in ("", NOTHING) for look, text in zip(looks, texts, strict=True))
 

@@ -71,5 +71,5 @@ def test_a_run_records_them_and_a_resumed_one_goes_on_counting(command):
     assert sum(n for kind, _, n in saved if kind == "trained") == 2 * whole["train_images"]
     assert part["operations"] == whole["operations"] > 0
     outcome = command("summarize", "whole", "out=table")
-    assert "PFLOP" in outcome.out
+    assert " GFLOP" in outcome.out
     assert read_csv("table/summary.csv")[0]["operations"] == whole["operations"]

@@ -31,6 +31,21 @@ def spy(tmp_path, monkeypatch):
     return tmp_path / "imported"
 
 
+def test_a_network_of_timm_is_loaded_without_its_weights_for_imagenet_and_only_by_its_name(tmp_path, monkeypatch):
+    monkeypatch.setattr("cifar_lightning.models.timm_zoo.with_weights", None)  # calling it would be a download
+    config = whole_config("model=timm", "model.name=test_vit", "model.stem=cifar", "model.freeze=all_but_head")
+    network = instantiate(config["model"]).eval()
+    config["model"]["pretrained"] = "/no/such/file.pth"
+    path = write_checkpoint(tmp_path / "a.ckpt", config=config, network=network)
+    images = torch.randint(0, 256, (2, 3, 32, 32), dtype=torch.uint8)
+    mean, std = (torch.tensor(v)[:, None, None] for v in ([0.5, 0.4, 0.3], [0.2, 0.25, 0.3]))
+    with torch.no_grad():
+        torch.testing.assert_close(load_classifier(path)(images), network((images / 255 - mean) / std))
+    config["model"]["name"] = "hf-hub:someone/something"
+    checkpoint = checkpoint_of(config, network)
+    assert "timm has no such network" in refused(tmp_path / "b.ckpt", checkpoint)
+
+
 def with_model(**keys):
     config = whole_config()
     config["model"] |= keys

@@ -1,6 +1,7 @@
 """`python -m cifar_lightning models`: sizes and costs, against numbers that others have counted."""
 
 import pytest
+import timm
 import torchvision
 from helpers.model_configs import MODELS, build, parameters
 from omegaconf import OmegaConf
@@ -50,6 +51,21 @@ def test_a_single_classifier_of_torchvision_can_be_asked_for_and_says_at_which_s
     out = capsys.readouterr().out
     assert "vgg11" in out
     assert "image enlarged to 224 px" in out
+
+
+def test_timms_networks_are_listed_with_what_their_weights_expect(capsys):
+    assert main(["timm=test_resnet"]) == 0
+    (row,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith(" test_")]
+    assert row.split()[1] == f"{parameters(timm.create_model('test_resnet', num_classes=10)):,}"
+    assert "weights: r160_in1k, 160 px, data.normalize=half" in row
+    assert main(["vit_tiny_patch16_224", "inception_v4"]) == 0
+    out = capsys.readouterr().out
+    assert "224 px, data.normalize=half" in out
+    assert "enlarged to 299 px" in out
+    assert main(["timm=zzzz"]) == 1
+    assert capsys.readouterr().err == "error: timm=zzzz: no network of timm has this in its name\n"
+    assert main(["vit_tiny_patch16_225"]) == 1
+    assert capsys.readouterr().err.endswith("did you mean vit_tiny_patch16_224?\n")
 
 
 def test_an_unknown_model_is_answered_with_the_nearest(capsys):

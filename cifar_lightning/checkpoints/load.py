@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_module_registration_hook
+from torch.overrides import TorchFunctionMode
 
 from cifar_lightning.checkpoints.read import read_checkpoint
 from cifar_lightning.checkpoints.trust import admitted, check_section
@@ -183,10 +184,20 @@ def _check_size(model: Mapping[str, Any], state: Any) -> None:
 
     counting = register_module_module_registration_hook(count)
     try:
-        with torch.device("meta"):
+        with torch.device("meta"), _RealNumbers():
             _check_shapes(instantiate(model), state)
     finally:
         counting.remove()
+
+
+class _RealNumbers(TorchFunctionMode):
+    """Gives short ranges and lists their values although the device is meta: RegNets compute their widths from them."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        short = func is torch.arange and all(isinstance(end, int) and abs(end) < 10_000 for end in args)
+        if short or func is torch.tensor:
+            kwargs = {"device": "cpu", **(kwargs or {})}
+        return func(*args, **(kwargs or {}))
 
 
 def _check_shapes(network: Any, state: Any) -> None:

@@ -31,6 +31,14 @@ def spy(tmp_path, monkeypatch):
     return tmp_path / "imported"
 
 
+def test_a_regnet_whose_widths_are_computed_by_torch_is_loaded(tmp_path):
+    config = whole_config("model=torchvision", "model.name=regnet_x_400mf")
+    network = instantiate(config["model"]).eval()
+    classifier = load_classifier(write_checkpoint(tmp_path / "a.ckpt", config=config, network=network))
+    for key, tensor in network.state_dict().items():
+        assert torch.equal(classifier.network.state_dict()[key], tensor), key
+
+
 def test_a_network_of_timm_is_loaded_without_its_weights_for_imagenet_and_only_by_its_name(tmp_path, monkeypatch):
     monkeypatch.setattr("cifar_lightning.models.timm_zoo.with_weights", None)  # calling it would be a download
     config = whole_config("model=timm", "model.name=test_vit", "model.stem=cifar", "model.freeze=all_but_head")

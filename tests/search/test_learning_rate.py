@@ -69,7 +69,8 @@ def test_the_losses_are_those_of_a_loop_without_lightning(command):
     data, module = start(ADAM)
     expected = plain_losses(data, module, torch.optim.Adam(module.network.parameters()), [1], rates)
     assert [row["loss"] for row in rows] == pytest.approx(expected, rel=1e-3)
-    assert 1e-4 < record["suggestion"] <= record["lowest"]
+    assert record["suggestion"] == min(rows, key=lambda row: row["smoothed"])["learning_rate"]
+    assert 1e-4 < record["steepest"] <= record["suggestion"]
     assert outcome.out.splitlines()[-1].endswith(f"optimizer.lr={record['suggestion']:.2g}")
 
 
@@ -117,7 +118,9 @@ def test_nothing_of_the_training_is_kept_but_the_three_files(command):
 def test_a_loss_that_diverges_ends_the_search_early(command):
     outcome = command("lr_find", *QUICK, ADAM, "steps=60", "min_lr=1e-4", "max_lr=1e4", "out=here")
     record, rows = results(command.folder / "here")
-    assert record["diverged"] is True
+    first = rows[0]["smoothed"]
+    assert record["too_high"] == next(r["learning_rate"] for r in rows if r["smoothed"] > 1.2 * first)
+    assert record["suggestion"] < record["too_high"]
     assert 10 < len(rows) < 60
     assert "too high from " in outcome.out
 

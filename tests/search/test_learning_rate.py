@@ -106,13 +106,14 @@ def test_the_steps_are_those_of_lightnings_finder(command, tmp_path):
 
 
 def test_nothing_of_the_training_is_kept_but_the_three_files(command):
-    outcome = command("lr_find", *QUICK, ADAM, "steps=12", "min_lr=0.001", "max_lr=0.01", "scheduler=cosine")
+    words = ["experiment=demo", "trainer.precision=32", "scheduler=cosine"]
+    outcome = command("lr_find", *words, "steps=12", "min_lr=0.001", "max_lr=0.01")
     (folder,) = (command.folder / "logs" / "lr_find" / "runs").iterdir()
     assert {path.name for path in folder.iterdir()} == {"lr_find.csv", "lr_find.json", "lr_find.png"}
     assert [path.name for path in command.folder.iterdir()] == ["logs"]
     assert (outcome.code, outcome.err) == (0, "")
-    assert "data=digits" in folder.name
-    assert json.loads((folder / "lr_find.json").read_text())["command"].endswith("max_lr=0.01 scheduler=cosine")
+    assert "experiment=demo" in folder.name
+    assert json.loads((folder / "lr_find.json").read_text())["command"].endswith("steps=12 min_lr=0.001 max_lr=0.01")
 
 
 def test_a_loss_that_diverges_ends_the_search_early(command):

@@ -12,8 +12,8 @@ from cifar_lightning.runs.folders import command, shown
 COMMAND = Command(
     "lr_find",
     "Find a learning rate: a few training steps, each with a higher rate than the last (Smith 2017), by Lightning's\n"
-    "finder. Suggests the rate at which the loss falls most steeply, and draws the curve. Nothing is kept of the\n"
-    "training. The schedule is off meanwhile: optimizer.lr is the highest rate of one. Other rates, such as Muon's\n"
+    "finder. Suggests the rate at which the loss was lowest, and draws the curve. Nothing is kept of the training.\n"
+    "The schedule is off meanwhile: optimizer.lr is the highest rate of one. Other rates, such as Muon's\n"
     "optimizer.sgd_lr, keep their ratio to optimizer.lr. Every other word is an override, as for training.",
     keys={
         "min_lr": Key("the first rate", "1e-6"),
@@ -47,8 +47,10 @@ def run(given: Given) -> int:
         say(f"{what:7} {shown(found.folder)}/lr_find.{suffix}")
     if not found.overrides:
         raise UserError(f"the loss did not fall from {low:g} to {high:g}: try more steps, or another range")
-    diverged = f"; too high from {found.test.rates[-1]:.2g} on" if found.test.diverged else ""
-    say(f"the loss falls most steeply at {found.test.suggestion:.2g}, is lowest at {found.test.lowest:.2g}{diverged}")
+    test = found.test
+    note = ", and still falls at max_lr: try a higher one" if test.still_falling else ""
+    note += f"; too high from {test.too_high:.2g} on" if test.too_high else ""
+    say(f"the loss falls most steeply at {test.steepest:.2g}, is lowest at {test.suggestion:.2g}{note}")
     say(f"suggestion: {' '.join(found.overrides)}")
     say(f"  {train_command(given['overrides'], found.overrides)}")
     return 0

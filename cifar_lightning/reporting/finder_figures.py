@@ -20,7 +20,7 @@ def learning_rate_curve(
     axes.plot(rates[: len(smoothed)], smoothed, color=COLORS["train"], label="smoothed")
     if suggestion is not None:
         at = smoothed[list(rates).index(suggestion)]
-        axes.plot([suggestion], [at], "o", color=COLORS["val"], markersize=8, label=f"steepest fall: {suggestion:.2g}")
+        axes.plot([suggestion], [at], "o", color=COLORS["val"], markersize=8, label=f"lowest: {suggestion:.2g}")
     use_log_scale(axes)
     low, high = min(smoothed), max(smoothed[0], min(smoothed))
     axes.set_ylim(low - 0.25 * (high - low) - 0.02 * abs(low), high + 0.5 * (high - low) + 0.02 * abs(high))

@@ -47,8 +47,8 @@ def build_start(config: DictConfig) -> tuple[Any, L.LightningModule]:
 
 
 def own_folder(name: str, words: Sequence[str], config: DictConfig) -> Path:
-    """A new folder for the results of a command, beside those of the task's runs."""
-    task = name if config.task_name == "train" else config.task_name
+    """A new folder for the results of a command, of a task of its own unless `task_name` was typed."""
+    task = config.task_name if any(word.startswith("task_name=") for word in words) else name
     return Path(run_folder(f"{config.paths.log_dir}/{task}/runs", overridden(words)))
 
 

@@ -69,7 +69,8 @@ def test_the_losses_are_those_of_a_loop_without_lightning(command):
     data, module = start(ADAM)
     expected = plain_losses(data, module, torch.optim.Adam(module.network.parameters()), [1], rates)
     assert [row["loss"] for row in rows] == pytest.approx(expected, rel=1e-3)
-    assert 1e-4 < record["suggestion"] <= record["lowest"]
+    assert record["suggestion"] == min(rows, key=lambda row: row["smoothed"])["learning_rate"]
+    assert 1e-4 < record["steepest"] <= record["suggestion"]
     assert outcome.out.splitlines()[-1].endswith(f"optimizer.lr={record['suggestion']:.2g}")
 
 
@@ -105,19 +106,22 @@ def test_the_steps_are_those_of_lightnings_finder(command, tmp_path):
 
 
 def test_nothing_of_the_training_is_kept_but_the_three_files(command):
-    outcome = command("lr_find", *QUICK, ADAM, "steps=12", "min_lr=0.001", "max_lr=0.01", "scheduler=cosine")
+    words = ["experiment=demo", "trainer.precision=32", "scheduler=cosine"]
+    outcome = command("lr_find", *words, "steps=12", "min_lr=0.001", "max_lr=0.01")
     (folder,) = (command.folder / "logs" / "lr_find" / "runs").iterdir()
     assert {path.name for path in folder.iterdir()} == {"lr_find.csv", "lr_find.json", "lr_find.png"}
     assert [path.name for path in command.folder.iterdir()] == ["logs"]
     assert (outcome.code, outcome.err) == (0, "")
-    assert "data=digits" in folder.name
-    assert json.loads((folder / "lr_find.json").read_text())["command"].endswith("max_lr=0.01 scheduler=cosine")
+    assert "experiment=demo" in folder.name
+    assert json.loads((folder / "lr_find.json").read_text())["command"].endswith("steps=12 min_lr=0.001 max_lr=0.01")
 
 
 def test_a_loss_that_diverges_ends_the_search_early(command):
     outcome = command("lr_find", *QUICK, ADAM, "steps=60", "min_lr=1e-4", "max_lr=1e4", "out=here")
     record, rows = results(command.folder / "here")
-    assert record["diverged"] is True
+    first = rows[0]["smoothed"]
+    assert record["too_high"] == next(r["learning_rate"] for r in rows if r["smoothed"] > 1.2 * first)
+    assert record["suggestion"] < record["too_high"]
     assert 10 < len(rows) < 60
     assert "too high from " in outcome.out
 

@@ -1,1 +1,1 @@
-"""Search hyperparameters with Optuna: definition, space, study and outcome."""
+"""Search hyperparameters: with Optuna, and a learning rate or a batch size by a few steps."""

@@ -77,6 +77,8 @@ def test_resuming_testing_and_summarising_run(command, capsys, cifar_folder):
     assert outcome.code == 0, outcome.err
     assert (folder / "metrics.json").exists()
 
+    sweep = ["activation=relu,tanh", "trainer.max_epochs=1", f"hydra.sweep.dir=logs/train/multiruns/{folder.name}"]
+    assert command("-m", *small, *sweep).code == 0
     Path("photos").mkdir()
     Image.new("RGB", (50, 40), "red").save("photos/red.png")
     printed = ""
@@ -88,6 +90,9 @@ def test_resuming_testing_and_summarising_run(command, capsys, cifar_folder):
             audit = "audit" in given
             given = [*["audit"] * audit, f"data.root={cifar_folder}", "data.verify=false"]
             given += [] if audit else ["data.val_size=60"]
+        if name == "lr_find":
+            given = ["data=digits", "model=cnn2", "optimizer=adam"]
+        given += ["card_images=10"] * ("card=true" in given)
         outcome = command(name, *given)
         assert outcome.code == 0, (line, outcome.err)
         printed += outcome.out

@@ -4,6 +4,7 @@ import re
 
 import pytest
 import torch
+from helpers.sampling import sampled
 from torchvision.transforms import v2
 
 from benchmarks import (
@@ -93,7 +94,7 @@ def test_missing_data_is_one_line(results, capsys):
     assert not results.exists()
 
 
-@pytest.mark.parametrize("name", recipes.names())
+@pytest.mark.parametrize("name", sampled(recipes.names(), every=5))
 def test_the_plain_script_feeds_the_recipes_images(name, monkeypatch):
     monkeypatch.setattr(plain, "WORKERS", {})
     config = compose([f"experiment=classic/{name}", "data=digits", "data.val_size=0.2", "data.batch_size=4"])

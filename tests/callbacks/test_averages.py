@@ -139,8 +139,11 @@ def test_lightnings_averaged_model_is_what_the_first_epochs_of_an_average_are():
     "method",
     [
         ["swa_start=0.5"],
-        ["ema_decay=0.999"],
-        ["optimizer=extra", "optimizer.name=ScheduleFreeSGD", "optimizer.lr=0.5", "scheduler=none"],
+        pytest.param(["ema_decay=0.999"], marks=pytest.mark.slow),
+        pytest.param(
+            ["optimizer=extra", "optimizer.name=ScheduleFreeSGD", "optimizer.lr=0.5", "scheduler=none"],
+            marks=pytest.mark.slow,
+        ),
     ],
     ids=["stochastic", "exponential", "schedule-free"],
 )

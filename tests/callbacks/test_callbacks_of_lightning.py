@@ -102,6 +102,6 @@ def test_pruning_without_channels_last(command):
     )
 
 
-@pytest.mark.parametrize("own", [HalvesGradients, ClipsLater])
+@pytest.mark.parametrize("own", [HalvesGradients, pytest.param(ClipsLater, marks=pytest.mark.slow)])
 def test_a_callback_of_ones_own_misses_nothing(command, own):
     assert_same_whatever_lightning_sees(command, f"{__name__}.{own.__name__}")

@@ -93,6 +93,7 @@ def history(folder: Path, name: str) -> list[float]:
         return [float(row[name]) for row in csv.DictReader(file)]
 
 
+@pytest.mark.slow
 def test_runs_have_their_folders_names_and_those_of_a_sweep_stand_together(ask, folders):
     assert set(ask("data/runs")) == set(folders)
     (single,) = (name for name in folders if name.startswith("train/runs/"))

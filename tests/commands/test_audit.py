@@ -132,6 +132,7 @@ def sweep(monkeypatch, command):
     return np.flatnonzero(given != true), given
 
 
+@pytest.mark.slow
 def test_wrong_labels_are_found_from_the_folds_of_a_sweep(sweep, command):
     wrong, given = sweep
     outcome = command("data", "audit", "runs=cv", "output=labels")

@@ -6,34 +6,38 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers.sampling import sampled
 
 QUICK = ["data=digits", "model=cnn2", "augmentation=none", "trainer.max_epochs=1", "trainer.limit_train_batches=3"]
 
 
 @pytest.mark.parametrize(
     "arguments",
-    [
-        ["modle=resnet"],
-        ["model=resnett"],
-        ["optimizer.lrr=1"],
-        ["data.batch_size=0"],
-        ["data.val_size=60000"],
-        ["trainer.max_epochs=abc"],
-        ["activation=relu,tanh"],
-        ["-m", "activation=relu,tanhh"],
-        ["-m", "experiment=glob(clasic/*)"],
-        ["-m", "seed=1,2", "data.batch_size=64,0"],
-        ["train=false"],
-        ["ckpt_path=nowhere.ckpt"],
-        ["ckpt_path=last"],
-        ["data.root=/nowhere/at/all"],
-        [*QUICK, "+trainer.no_such_key=1"],
-        [*QUICK, "optimizer=torch", "optimizer.name=Adamm"],
-        [*QUICK, "model.dropout=2"],
-        [*QUICK, "data.batch_size=1400"],
-        [*QUICK, "hydra.run.dir=/dev/null/run"],
-        [*QUICK, "paths.log_dir=/dev/null"],
-    ],
+    sampled(
+        [
+            ["modle=resnet"],
+            ["model=resnett"],
+            ["optimizer.lrr=1"],
+            ["data.batch_size=0"],
+            ["data.val_size=60000"],
+            ["trainer.max_epochs=abc"],
+            ["activation=relu,tanh"],
+            ["-m", "activation=relu,tanhh"],
+            ["-m", "experiment=glob(clasic/*)"],
+            ["-m", "seed=1,2", "data.batch_size=64,0"],
+            ["train=false"],
+            ["ckpt_path=nowhere.ckpt"],
+            ["ckpt_path=last"],
+            ["data.root=/nowhere/at/all"],
+            [*QUICK, "+trainer.no_such_key=1"],
+            [*QUICK, "optimizer=torch", "optimizer.name=Adamm"],
+            [*QUICK, "model.dropout=2"],
+            [*QUICK, "data.batch_size=1400"],
+            [*QUICK, "hydra.run.dir=/dev/null/run"],
+            [*QUICK, "paths.log_dir=/dev/null"],
+        ],
+        every=3,
+    ),
 )
 def test_bad_input_ends_in_one_line_without_a_traceback(command, arguments):
     outcome = command(*arguments)
@@ -148,6 +152,7 @@ def test_the_module_the_console_script_and_another_folder_make_the_same_run(tmp_
     assert first["test/loss"] == second["test/loss"]
 
 
+@pytest.mark.slow
 def test_a_sweep_goes_on_after_a_job_that_fails_and_says_so(command):
     outcome = command("-m", *QUICK, "logger=none", "callbacks=none", "model.dropout=2,0.1")
     assert outcome.code == 1

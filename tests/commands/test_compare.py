@@ -365,6 +365,7 @@ def test_a_mistake_is_one_line(command, sweep, words, message):
 SMALL = ["data=digits", "model=cnn2", "trainer.max_epochs=1", "logger=none"]
 
 
+@pytest.mark.slow
 def test_runs_that_were_trained_are_compared_and_their_images_shown(command):
     for activation in ("relu", "tanh"):
         assert command(*SMALL, f"activation={activation}", f"hydra.run.dir=runs/{activation}").code == 0

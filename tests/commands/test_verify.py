@@ -171,6 +171,7 @@ def test_other_data_are_found(command, tmp_path):
     assert "✗ data checksum" in outcome.out
 
 
+@pytest.mark.slow
 def test_another_environment_is_named_and_a_tolerance_lets_it_pass(command, run):
     metrics = json.loads((run / "metrics.json").read_text())
     other = metrics["versions"] | {"torch": "2.11.0"}
@@ -203,6 +204,7 @@ def test_an_older_run_without_the_new_record_is_compared_as_far_as_it_goes(comma
     assert "✓ predictions" in outcome.out
 
 
+@pytest.mark.slow
 def test_a_resumed_run_is_compared_up_to_where_its_length_changed(command, run):
     assert command(f"ckpt_path={run}").code == 0  # nothing more to do, and the same length
     assert command(f"ckpt_path={run}", "trainer.max_epochs=3").code == 0
@@ -239,6 +241,7 @@ def test_a_table_holds_by_its_figures_and_a_run_of_each_row(command, run):
     assert "there is no longer a result in tables/../logs/b" in outcome.err
 
 
+@pytest.mark.slow
 def test_a_table_whose_runs_are_gone_is_checked_by_what_its_rows_name(command, run):
     assert command(*QUICK, "activation=tanh", "hydra.run.dir=logs/b").code == 0
     assert command("summarize", "logs", "out=RESULTS.md").code == 0

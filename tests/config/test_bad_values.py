@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import yaml
+from helpers.sampling import sampled
 from omegaconf import OmegaConf
 
 from cifar_lightning.config.checks import check_values
@@ -57,6 +58,7 @@ def check(outcome, folder: Path, message: str = "") -> None:
     assert list(folder.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_value_of_the_wrong_kind_is_refused_for_every_key(monkeypatch):
     once = cache(lambda *words: compose(words))
     monkeypatch.setattr("cifar_lightning.config.checks.compose", lambda words: once(*words))
@@ -88,7 +90,7 @@ def test_the_command_refuses_it_in_one_line(command, key):
 
 @pytest.mark.parametrize(
     ("typed", "message"),
-    [
+    sampled([
         # Known before torch is imported
         ("~seed", "~seed: every run needs this key"),
         ("loss=null", "loss=null: choose a loss"),
@@ -174,7 +176,7 @@ def test_the_command_refuses_it_in_one_line(command, key):
         ("+trainer.no_such_key=1", "no_such_key"),
         ("+data.no_such_key=1", "data: ImageDataModule.__init__() got an unexpected keyword argument 'no_such_key'"),
         ("trainer.limit_test_batches=0.0001", "trainer.limit_test_batches=0.0001 is less than one batch"),
-    ],
+    ], every=3),
 )  # fmt: skip
 def test_a_mistake_is_one_line_and_leaves_no_folder(command, monkeypatch, typed, message):
     monkeypatch.setenv("TORCH_HOME", str(command.folder.parent / "no_weights_here"))

@@ -74,16 +74,13 @@ def test_a_classic_recipe_has_its_authors_parameters_and_figure(name):
     assert plain(config.published_test_acc) == CLASSIC[name][1]
 
 
-# One of each kind in the fast tests: no validation, early stopping with two checkpoints, torchvision, speed, strong.
+# One of each kind in the fast tests: no validation, early stopping with two checkpoints, torchvision, speed, long tail.
 KINDS = {
     "classic/lenet",
     "classic/alexnet",
     "classic/torchvision_resnet18",
     "speed/cifar94",
-    "strong/resnet18",
-    "finetune/vit",
     "longtail/logit_adjusted",
-    "noise/generalized_cross_entropy",
 }
 
 

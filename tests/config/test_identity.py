@@ -32,6 +32,7 @@ def test_a_run_is_told_by_what_differs_from_the_defaults(typed, expected):
     assert differences(api.compose(typed)) == expected
 
 
+@pytest.mark.slow
 def test_a_run_that_went_on_is_called_what_it_was_called(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     names = []

@@ -72,6 +72,7 @@ def test_a_run_keeps_its_variant_when_it_resumes_and_is_evaluated(command):
     assert command("evaluate", "run", "split=val").code == 0
 
 
+@pytest.mark.slow
 def test_cross_validation_is_one_row(command):
     outcome = command("-m", *QUICK, "data.folds=3", "data.fold=0,1,2", "hydra.sweep.dir=cv")
     assert outcome.code == 0, outcome.err

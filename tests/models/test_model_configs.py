@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from helpers.model_configs import ACTIVATIONS, MODELS, NARROW, OURS, build, model_config, parameters
+from helpers.sampling import sampled
 from torch import nn
 from torch.nn.functional import cross_entropy
 
@@ -73,7 +74,7 @@ def test_gradients_reach_every_parameter(name):
         assert parameter.grad.count_nonzero() > 0, key
 
 
-@pytest.mark.parametrize("name", OURS)
+@pytest.mark.parametrize("name", sampled(OURS, every=3))
 def test_a_network_can_learn_a_few_images_by_heart(name):
     network = build(name, **NARROW.get(name, {}))
     images, labels = torch.randn(8, 3, 32, 32), torch.arange(8)

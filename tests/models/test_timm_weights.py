@@ -127,6 +127,7 @@ def test_without_a_network_the_message_says_what_to_get_from_where(cache):
         TimmClassifier(name="test_mambaout", pretrained=True)
 
 
+@pytest.mark.slow
 def test_a_run_needs_its_weights_only_once(command, tmp_path):
     """Trained with layer-wise rates, resumed, tested again and used after the file has gone."""
     file = tmp_path / "my weights=1.pth"

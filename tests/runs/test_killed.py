@@ -9,6 +9,7 @@ import torch
 from helpers.records import assert_same_record
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kills", "seed"), [(2, 0), pytest.param(20, 1, marks=pytest.mark.slow)])
 def test_a_run_killed_at_random_moments_ends_as_if_never_killed(tmp_path, kills, seed):
     script = [sys.executable, Path(__file__).parents[1] / "helpers" / "killed.py", str(kills), str(seed)]

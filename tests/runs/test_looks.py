@@ -163,6 +163,7 @@ def test_nothing_is_chosen_by_test_data(command, typed):
     assert list(command.folder.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_two_processes_of_a_run_note_one_look(command):
     code, _, err = run_command(command.folder, *QUICK, "trainer=ddp_sim", "hydra.run.dir=logs/a")
     assert code == 0, err

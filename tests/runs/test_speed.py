@@ -22,6 +22,7 @@ def weights(folder):
     return torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
 
 
+@pytest.mark.slow
 def test_a_resumed_run_ends_bit_for_bit_and_computes_no_first_layer(command, monkeypatch):
     assert command(*RECIPE, "trainer.max_epochs=3").code == 0
     assert command(*RECIPE, "trainer.max_epochs=1", "test=false").code == 0

@@ -148,6 +148,7 @@ def test_outside_of_training_a_run_ends_at_once(command, at, hook):
         assert json.loads((command.folder / "part" / "metrics.json").read_text())["test/acc"] > 0
 
 
+@pytest.mark.slow
 def test_a_signal_ends_a_sweep_which_the_same_command_completes(command, at):
     sweep = ["-m", *QUICK, "trainer.max_epochs=2", "seed=1,2", "logger=none", "hydra.sweep.dir=sweep"]
     with at(SignalAt("on_train_batch_start", 12, signal.SIGINT)):

@@ -81,9 +81,9 @@ def test_a_teacher_that_can_not_teach_is_refused_in_one_line(command, typed, mes
     np.savez(command.folder / "other.npz", **arrays)
     if typed[0] == "teacher=run" and len(typed) == 3:
         assert command(*SMALL, "hydra.run.dir=run").code == 0
-    before = sorted(path.name for path in command.folder.iterdir())
+    before = sorted(command.folder.rglob("config.yaml"))
     outcome = command("model=cnn2", *(["data=digits"] if len(typed) < 3 else []), *typed)
     assert outcome.code == 1
     assert outcome.err.count("\n") == 1
     assert message in outcome.err
-    assert sorted(path.name for path in command.folder.iterdir() if path.name != "logs") == before
+    assert sorted(command.folder.rglob("config.yaml")) == before

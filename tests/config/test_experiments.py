@@ -32,7 +32,7 @@ SMALLER = {
     # Of the 300 images.
     "longtail/cross_entropy": ["data.imbalance=10"],
     "longtail/logit_adjusted": ["data.imbalance=10"],
-    "fewshot/4000": ["data.train_size=40"],
+    "fewshot/4000": ["data.train_size=40", "data.batch_size=32"],
     # Without downloads; with weights of ImageNet: tests/models/test_finetuning.py.
     "finetune/vit": ["model.pretrained=false", "model.name=test_vit"],
     "finetune/linear_probe": ["model.pretrained=false", "model.image_size=64"],

@@ -26,6 +26,14 @@ def cifar_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+@pytest.fixture(scope="session", autouse=True)
+def no_test_writes_logs_here() -> Iterator[None]:
+    """The ledger of a run whose folder is a temporary one would otherwise lie in the current folder."""
+    before = Path("logs").exists()
+    yield
+    assert before or not Path("logs").exists()
+
+
 @pytest.fixture(autouse=True)
 def no_module_outlives_its_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Two tests that each write a `my_nets.py` would otherwise see whichever the worker imported first."""

@@ -49,7 +49,9 @@ def rows(path):
 def trained(request, tmp_path_factory):
     """The folder of a run and its metrics."""
     folder = tmp_path_factory.mktemp("run")
-    run(compose([*QUICK, "trainer.max_epochs=2", "logger=none", f"paths.output_dir={folder}", *request.param]), [])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path_factory.mktemp("elsewhere"))
+        run(compose([*QUICK, "trainer.max_epochs=2", "logger=none", f"paths.output_dir={folder}", *request.param]), [])
     return folder, json.loads((folder / "metrics.json").read_text())
 
 

@@ -24,7 +24,9 @@ QUICK = [
 def made(tmp_path_factory):
     """A folder with a finished run of one epoch in `run`."""
     folder = tmp_path_factory.mktemp("made")
-    api.train(api.compose(QUICK, output_dir=folder / "run"), quiet=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        api.train(api.compose(QUICK, output_dir=folder / "run"), quiet=True)
     return folder
 
 

@@ -86,7 +86,8 @@ def documented(program: str) -> tuple[list[str], list[str]]:
 
 
 @pytest.mark.parametrize("line", COMMANDS)
-def test_a_documented_command_is_accepted(monkeypatch, line):
+def test_a_documented_command_is_accepted(monkeypatch, tmp_path, line):
+    monkeypatch.chdir(tmp_path)  # the folder of the run is made
     words = shlex.split(line)
     at = words.index("cifar_lightning")
     if words[0] != "python":  # what has started this process also tells it to name a folder
